@@ -1,0 +1,115 @@
+"""How a minibatch is drawn: (key, part of the data, config) -> {"x": inputs, "y": targets}."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import random
+
+from tasks.base import Batch, Config, Key, Part
+from tasks.config import Vary, ranges
+
+Draw = Callable[[Key, Part, Config], Batch]
+Target = Callable[[jax.Array, Part, Config], tuple[jax.Array, jax.Array]]
+"""(x [batch, features], part, config) -> inputs, unit-variance targets [batch, targets]."""
+
+
+def labelled(size: int, classes: int, vary: Vary) -> Draw:
+    """Rows and integer labels; a wrong label is the same at each draw of its row, so it can be memorised."""
+    wrong_labels = ranges(vary)["label_noise"].positive
+
+    def draw(key: Key, part: Part, config: Config) -> Batch:
+        pick, noise = random.split(key)
+        index = _index(pick, size, part)
+        y = part["y"][index].astype(jnp.int32)
+        if wrong_labels:
+            y = _mislabel(y, index, classes, config["label_noise"] * part["noisy"], config["key"])
+        x = _inputs(noise, index, part, config, vary)
+        return {"x": (x, part["frozen"]) if "frozen" in part else x, "y": y}
+
+    return draw
+
+
+def regressed(size: int, vary: Vary) -> Draw:
+    """Rows and real targets [batch, targets]: unit variance, plus noise, times `output`."""
+
+    def draw(key: Key, part: Part, config: Config) -> Batch:
+        pick, noise, label = random.split(key, 3)
+        index = _index(pick, size, part)
+        y = (part["y"][index].astype(jnp.float32) - part["y_mean"]) / part["y_std"]
+        return {"x": _inputs(noise, index, part, config, vary), "y": _targets(label, y, part, config, vary)}
+
+    return draw
+
+
+def computed(size: int, target: Target, vary: Vary) -> Draw:
+    """Points and the values there of a function that belongs to the member."""
+
+    def draw(key: Key, part: Part, config: Config) -> Batch:
+        pick, label = random.split(key)
+        x, y = target(part["x"][_index(pick, size, part)], part, config)
+        return {"x": x, "y": _targets(label, y, part, config, vary)}
+
+    return draw
+
+
+def reconstructed(size: int, vary: Vary) -> Draw:
+    """Rows as targets and, as inputs, the same rows with `input_noise`, in validation too: it is the task."""
+    noisy = ranges(vary)["input_noise"].positive
+
+    def draw(key: Key, part: Part, config: Config) -> Batch:
+        pick, noise = random.split(key)
+        clean = _standardised(_index(pick, size, part), part)
+        x = clean + config["input_noise"] * random.normal(noise, clean.shape, jnp.float32) if noisy else clean
+        return {"x": x, "y": config["output"] * clean}
+
+    return draw
+
+
+def windows(size: int, length: int) -> Draw:
+    """Stretches of text [batch, length] and the same one byte later, int32."""
+
+    def draw(key: Key, part: Part, config: Config) -> Batch:
+        start = random.randint(key, (size, 1), 0, part["text"].size - length)
+        text = part["text"][start + jnp.arange(length + 1)].astype(jnp.int32)
+        return {"x": text[:, :-1], "y": text[:, 1:]}
+
+    return draw
+
+
+def _index(key: Key, size: int, part: Part) -> jax.Array:
+    return random.randint(key, (size,), 0, part["x"].shape[0])
+
+
+def _standardised(index: jax.Array, part: Part) -> jax.Array:
+    return (part["x"][index].astype(jnp.float32) - part["mean"]) / part["std"]
+
+
+def _inputs(key: Key, index: jax.Array, part: Part, config: Config, vary: Vary) -> jax.Array:
+    spans = ranges(vary)
+    x = _standardised(index, part)
+    if spans["input_noise"].positive:
+        x += config["input_noise"] * part["noisy"] * random.normal(key, x.shape, jnp.float32)
+    if spans["condition"].positive:
+        x *= feature_scales(config, x.shape[-1])
+    return x
+
+
+def feature_scales(config: Config, features: int) -> jax.Array:
+    """Scales [features] spread over `condition` decades around 1, the member's own."""
+    exponents = random.uniform(random.fold_in(config["key"], 1), (features,), jnp.float32, -0.5, 0.5)
+    return 10.0 ** (config["condition"] * exponents)
+
+
+def _targets(key: Key, y: jax.Array, part: Part, config: Config, vary: Vary) -> jax.Array:
+    if ranges(vary)["label_noise"].positive:
+        y += config["label_noise"] * part["noisy"] * random.normal(key, y.shape, jnp.float32)
+    return config["output"] * y
+
+
+def _mislabel(y: jax.Array, index: jax.Array, classes: int, rate: jax.Array, key: Key) -> jax.Array:
+    draws = jax.vmap(lambda i: random.uniform(random.fold_in(key, i), (2,), jnp.float32))(index)
+    other = jnp.floor(draws[:, 1] * classes).astype(jnp.int32)
+    return jnp.where(draws[:, 0] < rate, other, y)

