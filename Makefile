@@ -1,0 +1,57 @@
+# Needs Python >= 3.11 (with venv) and make. Choose the interpreter with `make PYTHON=python3.12 test`.
+PYTHON ?= python3
+WORKERS ?= auto
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+DEMO := runs/demo
+RUN := JAX_PLATFORMS=cpu PYTHONUNBUFFERED=1
+PYTEST := $(RUN) $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses=8
+
+.PHONY: help install demo test test-all lint format types clean
+
+help:
+	@echo "make demo      meta-train a small optimizer on the CPU, then compare it with the shipped one (minutes)"
+	@echo "make test      the quick tests, with coverage (fails below 80 %)"
+	@echo "make test-all  every test"
+	@echo "make lint      ruff: rules and formatting        make format  let ruff fix them"
+	@echo "make types     mypy on the three packages"
+	@echo "make clean     remove $(VENV), caches and builds (runs/ stays)"
+
+install: $(READY)
+
+# Reinstalls only when pyproject.toml changes: sources are an editable install.
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "$(PYTHON) is `$(PYTHON) --version 2>&1`; Python 3.11 or newer is needed: make PYTHON=python3.12 ..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[train,data,dev]'
+	@touch $@
+
+demo: $(READY)
+	rm -rf $(DEMO)
+	$(RUN) $(BIN)/meta-train train --preset demo --out $(DEMO)
+	$(RUN) $(BIN)/meta-train export $(DEMO) $(DEMO)/demo.safetensors
+	$(RUN) $(BIN)/meta-train evaluate --weights $(DEMO)/demo.safetensors --weights flt-v0 --suite demo --out $(DEMO)/evaluation
+
+test: $(READY)
+	$(PYTEST) -m "not slow" --cov --cov-report=term
+
+test-all: $(READY)
+	$(PYTEST) --cov --cov-report=term
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(READY)
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* htmlcov .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	find learned_opt tasks meta_train tests -name __pycache__ -type d -prune -exec rm -rf {} +
