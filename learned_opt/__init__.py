@@ -1,0 +1,20 @@
+"""A learned optimizer for optax: the Fourier-Learner Transformer."""
+
+from learned_opt.config import FLTConfig, Mode
+from learned_opt.geometry import Geometry, describe
+from learned_opt.optimizer import untrained
+from learned_opt.optimizer.transform import FLTState, diagnostics, flt_optimizer, scale_by_flt
+from learned_opt.weights import load_weights
+
+__all__ = [
+    "FLTConfig",
+    "FLTState",
+    "Geometry",
+    "Mode",
+    "describe",
+    "diagnostics",
+    "flt_optimizer",
+    "load_weights",
+    "scale_by_flt",
+    "untrained",
+]

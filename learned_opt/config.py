@@ -1,0 +1,103 @@
+"""The structure of a Fourier-Learner optimizer: everything about it that is not a meta-parameter."""
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from typing import Literal
+
+CONFIG_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Mode:
+    """One damped exponential of the temporal memory, bound to one value.
+
+    Its mask over the past is `decay**delta` times 1, `(-1)**delta` or `cos(2 pi frequency delta)`.
+
+    Attributes:
+      value: what is remembered, the gradient ("g") or its square ("g2").
+      decay: initial modulus of the mode's multiplier, in (0, 1).
+      kind: "real" (frequency 0), "alternating" (frequency 1/2: a real, negative multiplier), or "complex"
+        (a learned frequency; two arrays of state instead of one).
+      frequency: initial frequency of a complex mode, in cycles per step.
+      corrected: divide by the same mode run on ones (Adam's bias correction).
+      read_ahead: read the mode one step ahead, as Nesterov's momentum does.
+    """
+
+    value: Literal["g", "g2"] = "g"
+    decay: float = 0.9
+    kind: Literal["real", "alternating", "complex"] = "real"
+    frequency: float = 0.0
+    corrected: bool = True
+    read_ahead: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuses values that no memory could hold."""
+        if self.value not in ("g", "g2") or self.kind not in ("real", "alternating", "complex"):
+            raise ValueError(f"Mode(value={self.value!r}, kind={self.kind!r}): unknown value or kind")
+        if not 0.0 < self.decay < 1.0:
+            raise ValueError(f"Mode(decay={self.decay}): expected a number strictly between 0 and 1")
+        if self.value == "g2" and self.kind != "real":
+            raise ValueError("Mode(value='g2') must be real: an average of squares may not change sign")
+
+
+RELEASE_MODES = (Mode("g", 0.9), Mode("g", 0.99), Mode("g2", 0.985))
+
+
+@dataclass(frozen=True)
+class FLTConfig:
+    """Structure of the optimizer. Two weights files fit each other when their configs are equal.
+
+    Attributes:
+      modes: the temporal memory of every parameter (see `Mode`); at most one mode holds squares.
+      memory: "modal" (constant memory, infinite history) or "window" (the last `window` gradients,
+        softmax attention with an additive Fourier encoding; `modes` then only says what is read).
+      window: number of gradients that the window memory keeps.
+      rule_width: width of the per-parameter network that chooses each parameter's read-out; 0 fixes it.
+      controller_width: width of the per-tensor network beside the step-size law; 0 leaves the law alone.
+      signal_decays: initial decays of the complex modes that remember each tensor's scalar signals.
+      law: False switches normalisation, law and blend off: the update is the bare read-out, as in the
+        classical optimizers.
+      epsilon: absolute constant added to the root of the squares; None makes it relative to the tensor.
+      version: layout version of the meta-parameters.
+    """
+
+    modes: tuple[Mode, ...] = RELEASE_MODES
+    memory: Literal["modal", "window"] = "modal"
+    window: int = 16
+    rule_width: int = 8
+    controller_width: int = 8
+    signal_decays: tuple[float, ...] = (0.7, 0.95, 0.99)
+    law: bool = True
+    epsilon: float | None = None
+    version: int = field(default=CONFIG_VERSION)
+
+    def __post_init__(self) -> None:
+        """Refuses structures that the network cannot be built for."""
+        squares = sum(mode.value == "g2" for mode in self.modes)
+        if squares > 1 or squares == len(self.modes):
+            raise ValueError(f"FLTConfig(modes={self.modes}): expected at least one mode on g, at most one on g2")
+        if self.law and not squares:
+            raise ValueError("FLTConfig(law=True) needs a mode on 'g2': the law measures signal against noise")
+        if self.version != CONFIG_VERSION:
+            raise ValueError(
+                f"config version {self.version} is not the version {CONFIG_VERSION} of this release: "
+                "install the release that wrote these weights, or export them again"
+            )
+
+    def to_json(self) -> str:
+        """The config as a JSON object."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> "FLTConfig":
+        """The inverse of `to_json`. Raises ValueError on anything else, and on another version."""
+        try:
+            fields = json.loads(text)
+            if fields.get("version") != CONFIG_VERSION:
+                raise ValueError(f"config version {fields.get('version')!r}, expected {CONFIG_VERSION}")
+            modes = tuple(Mode(**mode) for mode in fields.pop("modes"))
+            decays = tuple(float(decay) for decay in fields.pop("signal_decays"))
+            return cls(modes=modes, signal_decays=decays, **fields)
+        except (TypeError, AttributeError, KeyError, json.JSONDecodeError) as error:
+            raise ValueError(f"not a config of version {CONFIG_VERSION}: {error}") from error

@@ -1,0 +1,1 @@
+"""Learned Fourier relative positional encodings (arXiv 2302.01925)."""

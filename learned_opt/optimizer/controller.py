@@ -1,0 +1,161 @@
+"""The per-tensor controller: how long a step, how much of it orthogonal, and a context for the rule.
+
+It starts as a law, `step = exp(law . features) * warm-up * decay`, whose exponents are meta-parameters, and a small
+network corrects it. It remembers what its own steps did: the cosine between a gradient and the direction of the step
+before it (minus the derivative of the loss with respect to the log step size) runs through its own Fourier memory.
+"""
+
+import math
+from typing import NamedTuple
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+
+from learned_opt.config import FLTConfig
+
+FLOOR = 1e-3  # of the schedule: what is left of a step at the end of the run and after it
+SIGNALS = ("hypergradient", "alignment")
+STATIC_FEATURES = ("one", "matrix", "embedding", "fan_in", "fan_out", "depth")
+MEASURED_FEATURES = ("parameter", "noise_fast", "noise_slow", "sparsity")
+TIME_FEATURES = ("horizon", "anytime", "elapsed", "noise_late")
+INITIAL_LAW = {"one": -4.6, "matrix": 1.6}
+INITIAL_BLEND = {"one": 2.5}
+
+
+def feature_names(config: FLTConfig) -> tuple[str, ...]:
+    """Names of the controller's inputs, in order."""
+    modes = range(len(config.signal_decays))
+    remembered = tuple(f"{signal}_{mode}" for signal in SIGNALS for mode in modes)
+    shared = ("mean_noise", "mean_hypergradient")
+    return STATIC_FEATURES + MEASURED_FEATURES + TIME_FEATURES + remembered + shared
+
+
+class Measures(NamedTuple):
+    """Scale-free statistics of each logical tensor, arrays [tensors]."""
+
+    parameter_rms: jax.Array
+    noise_fast: jax.Array  # rms of the first read over the root of the squares: signal to noise
+    noise_slow: jax.Array
+    sparsity: jax.Array  # mean over rms of the rows' root squares: 1 when all rows learn alike
+    hypergradient: jax.Array  # cos(g_t, u_{t-1})
+    alignment: jax.Array  # cos(g_t, first read)
+
+
+class Decision(NamedTuple):
+    """What the controller says of each logical tensor."""
+
+    log_step: jax.Array  # [tensors]
+    blend: jax.Array  # [tensors], share of the orthogonal direction
+    context: jax.Array  # [tensors, rule_width]
+    signals: tuple[jax.Array, jax.Array]  # real and imaginary state of the signal memory, [tensors, signals, modes]
+
+
+class Controller(hk.Module):
+    """Law, network and signal memory; applied once to all tensors of a tree."""
+
+    def __init__(self, config: FLTConfig, name: str = "controller"):
+        super().__init__(name=name)
+        names = feature_names(config)
+        size, width, modes = len(names), config.controller_width, len(config.signal_decays)
+        self.step_law = hk.get_parameter("step_law", (size,), init=_planted(names, INITIAL_LAW))
+        self.blend_law = hk.get_parameter("blend_law", (size,), init=_planted(names, INITIAL_BLEND))
+        self.context_width = config.rule_width
+        if width:
+            fan_in = hk.initializers.VarianceScaling(1.0, "fan_in", "normal")
+            self.w1 = hk.get_parameter("w1", (size, width), init=fan_in)
+            self.b1 = hk.get_parameter("b1", (width,), init=jnp.zeros)
+            self.w2 = hk.get_parameter("w2", (width, 2 + self.context_width), init=jnp.zeros)
+        self.width = width
+        rates = [math.log(-math.log(decay)) for decay in config.signal_decays]
+        self.log_rate = hk.get_parameter("log_rate", (modes,), init=hk.initializers.Constant(jnp.asarray(rates)))
+        self.frequency = hk.get_parameter("frequency", (modes,), init=jnp.zeros)
+        self.phase = hk.get_parameter("phase", (modes,), init=jnp.zeros)
+        self.schedule = Schedule()
+
+    def __call__(
+        self,
+        static: jax.Array,
+        measures: Measures,
+        signals: tuple[jax.Array, jax.Array],
+        count: jax.Array,
+        horizon: jax.Array,
+    ) -> Decision:
+        """Decides for all tensors.
+
+        Args:
+          static: [tensors, len(STATIC_FEATURES)], from the geometry alone.
+          measures: statistics at this step.
+          signals: state of the signal memory.
+          count: steps taken before this one, scalar.
+          horizon: planned number of steps, scalar; infinite if unknown.
+        """
+        dtype = static.dtype
+        signals, remembered = self._remember(measures, signals, count)
+        log = lambda x: jnp.log(x + 1e-3)
+        noise_fast, noise_slow = log(measures.noise_fast), log(measures.noise_slow)
+        known = jnp.isfinite(horizon)
+        length = jnp.where(known, horizon, count + 1.0).astype(dtype)
+        elapsed = jnp.where(known, jnp.clip(count / length, 0.0, 1.0), 0.0)
+        ones = jnp.ones_like(noise_fast)
+        columns = [
+            *static.T,
+            jnp.clip(jnp.log(measures.parameter_rms + 1e-3) / 2 + static[:, 3], -4.0, 4.0),
+            noise_fast,
+            noise_slow,
+            log(measures.sparsity),
+            ones * jnp.log(length / 500.0) / 2,
+            ones * (1.0 - known),
+            ones * (elapsed - 0.5),
+            noise_fast * elapsed,
+            *remembered.reshape(len(noise_fast), -1).T,
+            ones * jnp.mean(noise_fast),
+            ones * jnp.mean(remembered[:, 0, -1]),
+        ]
+        x = jnp.stack([column.astype(dtype) for column in columns], axis=-1)
+        log_step, blend = x @ self.step_law.astype(dtype), x @ self.blend_law.astype(dtype)
+        context = jnp.zeros((len(noise_fast), self.context_width), dtype)
+        if self.width:
+            hidden = jnp.tanh(x @ self.w1.astype(dtype) + self.b1.astype(dtype)) @ self.w2.astype(dtype)
+            log_step, blend, context = log_step + hidden[:, 0], blend + hidden[:, 1], hidden[:, 2:]
+        log_step = log_step + jnp.log(self.schedule(count, horizon)).astype(dtype)
+        return Decision(jnp.clip(log_step, -18.0, 1.0), jax.nn.sigmoid(blend), context, signals)
+
+    def _remember(
+        self, measures: Measures, signals: tuple[jax.Array, jax.Array], count: jax.Array
+    ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
+        """Advances the complex modes; returns the new state and the corrected reads [tensors, signals, modes]."""
+        real, imag = signals
+        dtype = real.dtype
+        rate, angle = jnp.exp(self.log_rate.astype(dtype)), 2 * jnp.pi * self.frequency.astype(dtype)
+        modulus, gain = jnp.exp(-rate), -jnp.expm1(-rate)
+        rho_real, rho_imag = modulus * jnp.cos(angle), modulus * jnp.sin(angle)
+        value = jnp.stack([measures.hypergradient, measures.alignment], axis=-1)[:, :, None].astype(dtype)
+        new_real = rho_real * real - rho_imag * imag + gain * value
+        new_imag = rho_imag * real + rho_real * imag
+        correction = -jnp.expm1(-rate * (count.astype(dtype) + 1))
+        phase = self.phase.astype(dtype)
+        read = (new_real * jnp.cos(phase) - new_imag * jnp.sin(phase)) / correction
+        return (new_real, new_imag), read
+
+
+class Schedule(hk.Module):
+    """Warm-up and decay: with a horizon T, `min(1, (t+1)/(wT+1)) (1 - t/T)^kappa`; without, a power of the time."""
+
+    def __call__(self, count: jax.Array, horizon: jax.Array) -> jax.Array:
+        """The factor at a step, in [1e-3, 1] after warm-up. Scalar in, scalar out."""
+        get = lambda name, value: hk.get_parameter(name, (), init=hk.initializers.Constant(value))
+        warmup, power = jnp.exp(get("log_warmup", -3.5)), jnp.exp(get("log_decay_power", 0.0))
+        any_warmup, any_time = jnp.exp(get("log_anytime_warmup", 2.0)), jnp.exp(get("log_anytime_scale", 6.0))
+        any_power = jnp.exp(get("log_anytime_power", -0.7))
+        known = jnp.isfinite(horizon)
+        length = jnp.where(known, horizon, 1.0)
+        elapsed = count / length
+        rise = jnp.minimum((count + 1) / (jnp.where(known, warmup * length, any_warmup) + 1), 1.0)
+        fall = jnp.maximum(1 - elapsed, FLOOR) ** power
+        fade = (1 + count / any_time) ** -any_power
+        return jnp.maximum(rise * jnp.where(known, fall, fade), rise * FLOOR)
+
+
+def _planted(names: tuple[str, ...], values: dict[str, float]) -> hk.initializers.Initializer:
+    return hk.initializers.Constant(jnp.asarray([values.get(name, 0.0) for name in names]))

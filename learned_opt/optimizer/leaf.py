@@ -1,0 +1,198 @@
+"""One leaf at one step: its gradient enters the memory, and what the controller needs of it is measured.
+
+Everything that is one number for each logical tensor is computed for all tensors at once, as arrays [tensors]; only
+arrays of the leaf's own shape are handled leaf by leaf. That keeps programs small and kernels few.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from learned_opt.config import FLTConfig
+from learned_opt.geometry import Geometry
+from learned_opt.optimizer.controller import SIGNALS, Measures
+from learned_opt.optimizer.memory import Memory, Reads, Slots, slot_powers
+
+RELATIVE_EPSILON = 1e-4  # added to the root of the squares, in units of its rms over the tensor
+TINY = 1e-15  # in units of the memory: what zero is replaced by under a division
+MAX_EXPONENT = 120
+
+
+class TensorState(NamedTuple):
+    """State of each logical tensor. Never empty: a tree without leaves has one unused row."""
+
+    exponent: jax.Array  # int32 [tensors]: the memory is kept in units of 2**exponent
+    root_rms: jax.Array  # float [tensors]: rms of the root of the squares, in the gradient's unit
+    power: jax.Array  # float [tensors]: running mean square of the elementwise direction
+    signals: tuple[jax.Array, jax.Array]  # float [tensors, signals, modes], real and imaginary
+    log_step: jax.Array  # float [tensors]: the last decision, kept for diagnostics
+    blend: jax.Array  # float [tensors]
+    noise: jax.Array  # float [tensors]: signal to noise
+
+    @classmethod
+    def zeros(cls, tensors: int, config: FLTConfig, dtype: jnp.dtype) -> "TensorState":
+        """The state before the first step."""
+        rows = max(tensors, 1)
+        row = jnp.zeros((rows,), dtype)
+        signal = jnp.zeros((rows, len(SIGNALS), len(config.signal_decays)), dtype)
+        return cls(jnp.zeros((rows,), jnp.int32), row, row, (signal, signal), row, row, row)
+
+
+class Leaf(NamedTuple):
+    """A leaf's arrays before the write, all of its shape, in float32 or float64."""
+
+    gradient: jax.Array
+    param: jax.Array
+    slots: Slots
+    direction: jax.Array | None  # the direction of the step before
+    geometry: Geometry
+
+    def mean(self, x: jax.Array) -> jax.Array:
+        """Mean over each logical tensor, [tensors of the leaf]."""
+        return jnp.mean(x, axis=self.geometry.reduced).reshape(-1)
+
+    def row(self, x: jax.Array) -> jax.Array:
+        """One value a logical tensor, [tensors of the leaf, ...], made broadcastable; extra axes stay last."""
+        shape = self.param.shape
+        rows = tuple(size if axis in self.geometry.stacked else 1 for axis, size in enumerate(shape))
+        return x.astype(self.gradient.dtype).reshape(rows + x.shape[1:])
+
+
+class Units(NamedTuple):
+    """The unit in which each tensor's memory is kept, arrays [tensors]."""
+
+    exponent: jax.Array  # int32
+    down: jax.Array  # gradients times this are in the memory's unit
+    shift: jax.Array  # old memory times this is in the new unit
+    reference: jax.Array  # size of the gradients, in the memory's unit
+
+    @classmethod
+    def choose(cls, leaves: Sequence[Leaf], tensors: TensorState) -> tuple["Units", jax.Array]:
+        """Units for this step, and whether all gradients are finite (bool scalar).
+
+        The unit is a power of two that follows the larger of the gradient and what is remembered, so that squares of
+        gradients of 1e30 do not overflow and those of 1e-30 do not vanish. Changing it is exact.
+        """
+        dtype = tensors.root_rms.dtype
+        size = [jnp.abs(leaf.gradient) for leaf in leaves]
+        largest = join(
+            jnp.max(x, axis=leaf.geometry.reduced, initial=0) for x, leaf in zip(size, leaves, strict=True)
+        ).astype(dtype)
+        average = join(leaf.mean(x) for x, leaf in zip(size, leaves, strict=True)).astype(dtype)
+        exponent = _exponent(jnp.maximum(largest, tensors.root_rms), tensors.exponent)
+        down = _power_of_two(-exponent, dtype)
+        shift = _power_of_two(tensors.exponent - exponent, dtype)
+        reference = jnp.maximum(average, tensors.root_rms) * down
+        return cls(exponent, down, shift, reference), jnp.isfinite(largest).all()
+
+    def up(self) -> jax.Array:
+        """What a value in the memory's unit is multiplied by to be in the gradient's."""
+        return _power_of_two(self.exponent, self.down.dtype)
+
+
+class Written(NamedTuple):
+    """A leaf after the write: arrays of its shape, in the memory's unit."""
+
+    slots: Slots
+    gradient: jax.Array
+    reads: Reads
+    root: jax.Array | None  # square root of the remembered squares plus epsilon; None without squares
+
+
+def write(
+    memory: Memory, config: FLTConfig, leaf: Leaf, down: jax.Array, shift: jax.Array, epsilon: jax.Array, count: jax.Array
+) -> Written:
+    """Moves the memory to the new unit and lets one gradient in. `down`, `shift`, `epsilon`: one value a tensor."""
+    down, shift = leaf.row(down), leaf.row(shift)
+    moved = tuple(
+        slot * shift if power == 1 else slot * shift * shift
+        for slot, power in zip(leaf.slots, slot_powers(config), strict=True)
+    )
+    gradient = leaf.gradient * down
+    slots = memory.write(moved, gradient, count)
+    reads = memory.read(slots, gradient, count)
+    root = None if reads.square is None else jnp.sqrt(reads.square) + leaf.row(epsilon)
+    return Written(slots, gradient, reads, root)
+
+
+def measure(leaves: Sequence[Leaf], written: Sequence[Written]) -> tuple[Measures, jax.Array]:
+    """Statistics of every tensor, and the rms of the root of its squares (in the memory's unit), arrays [tensors]."""
+    moments = [_moments(leaf, new) for leaf, new in zip(leaves, written, strict=True)]
+    names = moments[0].keys()
+    m = {name: join(moment[name] for moment in moments) for name in names}
+    rms = {name: jnp.sqrt(value) for name, value in m.items()}
+    ratio = lambda product, *norms: product / (jnp.prod(jnp.stack(norms), axis=0) + TINY)
+    measures = Measures(
+        parameter_rms=rms["parameter"],
+        noise_fast=rms["fast"],
+        noise_slow=rms["slow"],
+        sparsity=ratio(m["row_root"], rms["square"]),
+        hypergradient=ratio(m["gradient_direction"], rms["gradient"], rms["direction"]),
+        alignment=ratio(m["whitened_fast"], rms["whitened"], rms["fast"]),
+    )
+    return measures, rms["square"]
+
+
+def _moments(leaf: Leaf, new: Written) -> dict[str, jax.Array]:
+    """Means of products over each logical tensor, [tensors of the leaf]."""
+    mean, square = leaf.mean, new.reads.square
+    assert square is not None and new.root is not None, "FLTConfig(law=True) has a mode on g2"
+    inverse = 1 / new.root
+    reads = [read * inverse for read in new.reads.gradient]
+    fast, slow = reads[0], reads[min(1, len(reads) - 1)]
+    whitened = jnp.clip(new.gradient * inverse, -5.0, 5.0)
+    direction = jnp.zeros_like(fast) if leaf.direction is None else leaf.direction.astype(fast.dtype)
+    row_root = jnp.sqrt(mean(square))
+    if leaf.geometry.inputs:
+        rows = jnp.mean(square, axis=leaf.geometry.outputs, keepdims=True)
+        row_root = mean(jnp.broadcast_to(jnp.sqrt(rows), square.shape))
+    return {
+        "parameter": mean(leaf.param * leaf.param),
+        "square": mean(square),
+        "row_root": row_root,
+        "fast": mean(fast * fast),
+        "slow": mean(slow * slow),
+        "whitened": mean(whitened * whitened),
+        "whitened_fast": mean(whitened * fast),
+        "gradient": mean(new.gradient * new.gradient),
+        "direction": mean(direction * direction),
+        "gradient_direction": mean(new.gradient * direction),
+    }
+
+
+def join(columns) -> jax.Array:  # noqa: ANN001
+    """One array [tensors] from one array for each leaf."""
+    return jnp.concatenate([column.reshape(-1) for column in columns])
+
+
+def spread(values: jax.Array, leaves: Sequence[Leaf]) -> list[jax.Array]:
+    """Cuts [tensors, ...] into one array [tensors of the leaf, ...] for each leaf."""
+    pieces, start = [], 0
+    for leaf in leaves:
+        stop = start + leaf.geometry.count(leaf.param.shape)
+        pieces.append(values[start:stop])
+        start = stop
+    return pieces
+
+
+def _exponent(size: jax.Array, previous: jax.Array) -> jax.Array:
+    """Exponent of the smallest power of two above `size`; unchanged where size is zero or not finite."""
+    integer, mantissa, bias = _layout(size.dtype)
+    field = (jax.lax.bitcast_convert_type(size, integer) >> mantissa).astype(jnp.int32)
+    found = jnp.clip(field - bias + 1, -MAX_EXPONENT, MAX_EXPONENT)
+    return jnp.where((size > 0) & jnp.isfinite(size), found, previous)
+
+
+def _power_of_two(exponent: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """2**exponent, exact: exponents beyond +-126 are clipped."""
+    integer, mantissa, bias = _layout(dtype)
+    field = (jnp.clip(exponent, -126, 126) + bias).astype(integer)
+    return jax.lax.bitcast_convert_type(field << mantissa, dtype)
+
+
+def _layout(dtype: jnp.dtype) -> tuple[jnp.dtype, int, int]:
+    """(integer of the same size, bits of mantissa, bias of the exponent) of a floating-point dtype."""
+    info = jnp.finfo(dtype)
+    return jnp.dtype(f"int{info.bits}"), info.nmant, info.maxexp - 1

@@ -1,0 +1,213 @@
+"""Temporal memory: attention over a parameter's gradient history, in constant memory.
+
+A causal mask that is a sum of damped exponentials needs no history. Mode m keeps one running state,
+
+    S_m <- rho_m S_m + (1 - |rho_m|) v_t,       rho_m = exp(-lambda_m + 2 pi i xi_m),
+
+and the read-out `sum_m Re(conj(w_m) S_m) / Z_m` is attention with the mask
+`M(delta) = sum_m (1 - |rho_m|) |w_m| exp(-lambda_m delta) cos(2 pi xi_m delta - arg w_m) / Z_m`: the inverse
+Fourier transform of a rational spectral density, learned through its poles (after Choromanski, Li, Likhosherstov
+et al., "Learning a Fourier Transform for Linear Relative Positional Encodings in Transformers", arXiv 2302.01925).
+"""
+
+import math
+from typing import NamedTuple, Protocol
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+
+from learned_opt.config import FLTConfig, Mode
+from learned_opt.flt.spectra import lorentzian_mask
+
+Slots = tuple[jax.Array, ...]
+
+
+class Reads(NamedTuple):
+    """What one parameter array remembers: arrays of its shape, in the units in which the memory is kept."""
+
+    gradient: tuple[jax.Array, ...]  # one array for each real or alternating mode on g, two for a complex one
+    square: jax.Array | None  # the mode on g2, None without one
+
+
+class Memory(Protocol):
+    """The interface of a temporal memory. Its state is a tuple of arrays shaped like the parameter."""
+
+    def slots(self) -> int:
+        """Number of arrays of state."""
+
+    def write(self, slots: Slots, gradient: jax.Array, count: jax.Array) -> Slots:
+        """The state after one more gradient; `count` is the number of gradients before it."""
+
+    def read(self, slots: Slots, gradient: jax.Array, count: jax.Array) -> Reads:
+        """The reads after that write."""
+
+
+def read_count(modes: tuple[Mode, ...]) -> int:
+    """Number of gradient reads that these modes give."""
+    return sum(1 + (mode.kind == "complex") for mode in modes if mode.value == "g")
+
+
+def slot_powers(config: FLTConfig) -> tuple[int, ...]:
+    """For each slot the power of the gradient's unit in which it is kept: 1 for g, 2 for its square."""
+    if config.memory == "window":
+        return (1,) * config.window
+    return tuple(
+        2 if mode.value == "g2" else 1
+        for mode in config.modes
+        for _ in range(1 + (mode.kind == "complex"))
+    )
+
+
+class ModalMemory(hk.Module):
+    """One running state for each mode, forgetting at its own learned rate and frequency."""
+
+    def __init__(self, modes: tuple[Mode, ...], name: str = "memory"):
+        super().__init__(name=name)
+        self.modes = modes
+        log_rates = [math.log(-math.log(mode.decay)) for mode in modes]
+        rates = hk.get_parameter("log_rate", (len(modes),), init=hk.initializers.Constant(jnp.asarray(log_rates)))
+        self.rates = jnp.exp(rates)
+        complex_modes = [mode.frequency for mode in modes if mode.kind == "complex"]
+        if complex_modes:
+            self.frequencies = list(
+                hk.get_parameter(
+                    "frequency", (len(complex_modes),), init=hk.initializers.Constant(jnp.asarray(complex_modes))
+                )
+            )
+        else:
+            self.frequencies = []
+
+    def slots(self) -> int:
+        """One array for each real mode, two for each complex one."""
+        return sum(1 + (mode.kind == "complex") for mode in self.modes)
+
+    def write(self, slots: Slots, gradient: jax.Array, count: jax.Array) -> Slots:
+        """S <- rho S + (1 - |rho|) v for each mode."""
+        del count
+        new: list[jax.Array] = []
+        for mode, (real, imag), rho in self._zip(slots, gradient.dtype):
+            rho_real, rho_imag, gain = rho
+            value = gradient if mode.value == "g" else gradient * gradient
+            if imag is None:
+                new.append(rho_real * real + gain * value)
+            else:
+                new.append(rho_real * real - rho_imag * imag + gain * value)
+                new.append(rho_imag * real + rho_real * imag)
+        return tuple(new)
+
+    def read(self, slots: Slots, gradient: jax.Array, count: jax.Array) -> Reads:
+        """The states, bias-corrected where the mode says so, one step ahead where it says so."""
+        time = count.astype(gradient.dtype) + 1
+        reads: list[jax.Array] = []
+        square = None
+        for index, (mode, (real, imag), rho) in enumerate(self._zip(slots, gradient.dtype)):
+            rho_real, _, gain = rho
+            rate = self.rates[index].astype(gradient.dtype)
+
+            def inverse(steps: jax.Array, mode: Mode = mode, rate: jax.Array = rate) -> jax.Array | float:
+                return -1 / jnp.expm1(-rate * steps) if mode.corrected else 1.0
+
+            value = real * inverse(time)
+            if mode.read_ahead:
+                value = rho_real * real * inverse(time + 1) + gain * gradient * inverse(time)
+            if mode.value == "g2":
+                square = value
+            else:
+                reads.append(value)
+                if imag is not None:
+                    reads.append(imag * inverse(time))
+        return Reads(tuple(reads), square)
+
+    def kernels(self, lags: jax.Array) -> list[jax.Array]:
+        """The mask over lags (in steps) behind each uncorrected gradient read, in the order of `read`."""
+        masks: list[jax.Array] = []
+        frequencies = iter(self.frequencies)
+        for mode, rate in zip(self.modes, self.rates, strict=True):
+            if mode.value == "g2":
+                continue
+            xi = {"real": 0.0, "alternating": 0.5}.get(mode.kind)
+            xi = next(frequencies) if xi is None else xi
+            gain = -jnp.expm1(-rate)
+            masks.append(gain * lorentzian_mask(lags, 1.0, rate, xi, 0.0))
+            if mode.kind == "complex":
+                masks.append(gain * lorentzian_mask(lags, 1.0, rate, xi, -jnp.pi / 2))
+        return masks
+
+    def _zip(self, slots: Slots, dtype: jnp.dtype):  # noqa: ANN202
+        """(mode, (real, imaginary or None), (Re rho, Im rho, 1 - |rho|)) for each mode."""
+        remaining, frequencies = iter(slots), iter(self.frequencies)
+        for mode, rate in zip(self.modes, self.rates, strict=True):
+            rate = rate.astype(dtype)
+            modulus, gain = jnp.exp(-rate), -jnp.expm1(-rate)
+            if mode.kind == "complex":
+                angle = 2 * jnp.pi * next(frequencies).astype(dtype)
+                rho = modulus * jnp.cos(angle), modulus * jnp.sin(angle), gain
+                yield mode, (next(remaining), next(remaining)), rho
+            else:
+                sign = -1 if mode.kind == "alternating" else 1
+                yield mode, (next(remaining), None), (sign * modulus, 0.0, gain)
+
+
+class WindowMemory(hk.Module):
+    """The last H gradients, read by softmax attention with an additive relative positional encoding.
+
+    Each read is `sum_s a_s v_s` with `a = softmax_s(q k_s / sqrt(d) + f(t - s))`, d = 1, over the gradients that
+    are there. f is a mixture of Lorentzians (arXiv 2302.01925 with a rational spectrum) plus a linear slope, which
+    makes every bias-corrected exponential average a special case. Query and key are the gradient's size relative
+    to the window's root mean square, times a learned coefficient that starts at zero.
+    """
+
+    def __init__(self, config: FLTConfig, name: str = "memory"):
+        super().__init__(name=name)
+        self.modes, self.window = config.modes, config.window
+        n = len(self.modes)
+        slopes = jnp.asarray([math.log(-math.log(mode.decay)) for mode in self.modes])
+        self.slope = jnp.exp(hk.get_parameter("log_rate", (n,), init=hk.initializers.Constant(slopes)))
+        self.amplitude = hk.get_parameter("amplitude", (n,), init=jnp.zeros)
+        self.frequency = hk.get_parameter("frequency", (n,), init=hk.initializers.Constant(0.1))
+        self.content = hk.get_parameter("content", (n,), init=jnp.zeros)
+
+    def slots(self) -> int:
+        """One array for each remembered gradient."""
+        return self.window
+
+    def write(self, slots: Slots, gradient: jax.Array, count: jax.Array) -> Slots:
+        """Overwrites the oldest gradient."""
+        oldest = count % self.window
+        return tuple(jnp.where(oldest == i, gradient, slot) for i, slot in enumerate(slots))
+
+    def read(self, slots: Slots, gradient: jax.Array, count: jax.Array) -> Reads:
+        """One softmax average for each mode, of the gradients or of their squares."""
+        dtype = gradient.dtype
+        ages = [(count - i) % self.window for i in range(self.window)]
+        present = [age <= count for age in ages]
+        power = sum(jnp.where(there, slot * slot, 0) for there, slot in zip(present, slots, strict=True))
+        scale = jax.lax.rsqrt(power / jnp.minimum(count + 1, self.window).astype(dtype) + jnp.finfo(dtype).tiny)
+        reads, square = [], None
+        for index, mode in enumerate(self.modes):
+            query = self.content[index].astype(dtype) * jnp.abs(gradient) * scale
+            logits = jnp.stack(
+                [
+                    jnp.where(there, query * jnp.abs(slot) * scale + self.encoding(index, age.astype(dtype)), -jnp.inf)
+                    for there, age, slot in zip(present, ages, slots, strict=True)
+                ]
+            )
+            weights = jax.nn.softmax(logits, axis=0)
+            values = jnp.stack(slots)
+            average = jnp.sum(weights * (values if mode.value == "g" else values**2), axis=0)
+            if mode.value == "g2":
+                square = average
+            else:
+                reads.append(average)
+        return Reads(tuple(reads), square)
+
+    def encoding(self, index: int, age: jax.Array) -> jax.Array:
+        """The additive encoding f(age) of one mode, age in steps."""
+        slope, amplitude, xi = (x[index].astype(age.dtype) for x in (self.slope, self.amplitude, self.frequency))
+        return -slope * age + lorentzian_mask(age, amplitude, slope, xi, 0.0)
+
+
+def build_memory(config: FLTConfig) -> ModalMemory | WindowMemory:
+    """The memory that a config asks for."""
+    return WindowMemory(config) if config.memory == "window" else ModalMemory(config.modes)

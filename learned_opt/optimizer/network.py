@@ -1,0 +1,255 @@
+"""The Fourier-Learner Transformer as one Haiku module: from the gradients of a whole tree to its update."""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from learned_opt.config import FLTConfig
+from learned_opt.geometry import Geometry
+from learned_opt.optimizer.controller import STATIC_FEATURES, Controller
+from learned_opt.optimizer.leaf import (
+    RELATIVE_EPSILON,
+    TINY,
+    Leaf,
+    TensorState,
+    Units,
+    Written,
+    join,
+    measure,
+    spread,
+    write,
+)
+from learned_opt.optimizer.memory import Slots, build_memory, slot_powers
+from learned_opt.optimizer.orthogonalize import orthogonalize as polar_factors
+from learned_opt.optimizer.rule import ELEMENTWISE, ORTHOGONAL, Rule, Token
+
+PACKED_SIZE = 1 << 14  # leaves up to this size go through the rule together
+SMALL = 64.0  # a tensor of this size is normalised half by its own rms now, half by the running one
+POWER_DECAY = 0.95  # of that running mean square
+
+
+class Result(NamedTuple):
+    """Update of a tree, as lists in leaf order."""
+
+    updates: list[jax.Array]  # step times direction, to be subtracted; the leaves' shapes, at least float32
+    slots: list[Slots]  # the new memory
+    directions: list[jax.Array]  # directions before the step length; empty without a law
+    tensors: TensorState
+    finite: jax.Array  # bool scalar: gradients and new state are finite
+    schedule: jax.Array  # warm-up times decay, scalar
+
+
+class FourierLearner(hk.Module):
+    """Memory, rule, controller and orthogonalisation, applied to all leaves of a tree."""
+
+    def __init__(self, config: FLTConfig, name: str = "flt"):
+        super().__init__(name=name)
+        self.config = config
+        self.memory = build_memory(config)
+        self.rule = Rule(config)
+        self.controller = Controller(config) if config.law else None
+
+    def __call__(
+        self,
+        leaves: list[Leaf],
+        tensors: TensorState,
+        count: jax.Array,
+        horizon: jax.Array,
+        orthogonalize: bool = True,
+    ) -> Result:
+        """One step.
+
+        Args:
+          leaves: gradients, parameters, memory and geometry.
+          tensors: state of each logical tensor.
+          count: steps taken so far, int32 scalar.
+          horizon: planned number of steps, float scalar, infinite if unknown.
+          orthogonalize: False leaves the orthogonal direction out.
+        """
+        units, finite = Units.choose(leaves, tensors)
+        if self.config.epsilon is None:
+            epsilon = RELATIVE_EPSILON * units.reference + TINY
+        else:
+            epsilon = self.config.epsilon * units.down
+        written = [
+            write(self.memory, self.config, leaf, *rows, count)
+            for leaf, *rows in zip(
+                leaves, *(spread(x, leaves) for x in (units.down, units.shift, epsilon)), strict=True
+            )
+        ]
+        tensors = tensors._replace(exponent=units.exponent)
+        if self.controller is None:
+            return self._classical(leaves, written, units, tensors, finite)
+
+        measures, root_rms = measure(leaves, written)
+        finite = finite & jnp.isfinite(jnp.stack(measures)).all()
+        static = jnp.asarray(static_features(leaves), root_rms.dtype)
+        decision = self.controller(static, measures, tensors.signals, count, horizon)
+        tokens = self._tokens(leaves, written, measures.parameter_rms, units.reference)
+        element, orthogonal = self._directions(leaves, tokens, decision.context)
+        scales, power = self._scales(leaves, element, tensors.power, count)
+        share = decision.blend * static[:, STATIC_FEATURES.index("matrix")] * orthogonalize
+        directions = blend(leaves, element, orthogonal, scales * (1 - share), share, orthogonalize)
+        step = spread(jnp.exp(decision.log_step), leaves)
+        return Result(
+            updates=[leaf.row(s) * u for leaf, s, u in zip(leaves, step, directions, strict=True)],
+            slots=[new.slots for new in written],
+            directions=directions,
+            tensors=TensorState(
+                units.exponent, root_rms * units.up(), power, decision.signals, decision.log_step, share, measures.noise_fast
+            ),
+            finite=finite,
+            schedule=self.controller.schedule(count, horizon),
+        )
+
+    def _classical(
+        self, leaves: list[Leaf], written: list[Written], units: Units, tensors: TensorState, finite: jax.Array
+    ) -> Result:
+        """The bare read-out, in the gradient's unit unless the squares divide it."""
+        tokens = self._tokens(leaves, written, jnp.ones_like(units.down), units.reference)
+        updates = []
+        for leaf, new, token, up in zip(leaves, written, tokens, spread(units.up(), leaves), strict=True):
+            (direction,) = self.rule(token, [])
+            updates.append(direction * leaf.row(up) if new.root is None else direction)
+        return Result(updates, [new.slots for new in written], [], tensors, finite, jnp.ones(()))
+
+    def _tokens(
+        self, leaves: list[Leaf], written: list[Written], parameter_rms: jax.Array, reference: jax.Array
+    ) -> list[Token]:
+        inverse_rms = spread(1 / (parameter_rms + TINY), leaves)
+        inverse_reference = spread(1 / (reference + TINY), leaves)
+        tokens = []
+        for leaf, new, p, r in zip(leaves, written, inverse_rms, inverse_reference, strict=True):
+            inverse = 1.0 if new.root is None else 1 / new.root
+            tokens.append(
+                Token(
+                    gradient=new.gradient * inverse,
+                    reads=tuple(read * inverse for read in new.reads.gradient),
+                    parameter=leaf.param * leaf.row(p),
+                    log_root=jnp.log((1.0 if new.root is None else new.root) * leaf.row(r)),
+                )
+            )
+        return tokens
+
+    def _directions(
+        self, leaves: list[Leaf], tokens: list[Token], context: jax.Array
+    ) -> tuple[list[jax.Array], list[jax.Array]]:
+        """Both heads of the rule for every leaf; the small leaves share one evaluation."""
+        rows = [
+            [leaf.row(row[:, j]) for j in range(row.shape[1])]
+            for leaf, row in zip(leaves, spread(context, leaves), strict=True)
+        ]
+        heads = jax.lax.optimization_barrier(packed(self.rule, tokens, rows))  # or each consumer repeats the network
+        return [pair[ELEMENTWISE] for pair in heads], [pair[ORTHOGONAL] for pair in heads]
+
+    def _scales(
+        self, leaves: list[Leaf], directions: list[jax.Array], power: jax.Array, count: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """What gives each elementwise direction RMS 1 / fan-in, and the running mean squares; both [tensors]."""
+        now = join(leaf.mean(u * u) for leaf, u in zip(leaves, directions, strict=True)).astype(power.dtype)
+        power = POWER_DECAY * power + (1 - POWER_DECAY) * now
+        running = power / -jnp.expm1(np.log(POWER_DECAY) * (count.astype(power.dtype) + 1))
+        sizes = per_tensor(leaves, lambda g, shape: math.prod(shape) / max(g.count(shape), 1))
+        fan_in = per_tensor(leaves, lambda g, shape: g.fans(shape)[0])
+        own = sizes / (sizes + SMALL)
+        mean_square = own * now + (1 - own) * running
+        scale = jax.lax.rsqrt(jnp.where(mean_square > 0, mean_square, 1.0)) / fan_in
+        return scale.astype(power.dtype), power
+
+
+def blend(
+    leaves: list[Leaf],
+    element: list[jax.Array],
+    orthogonal: list[jax.Array],
+    element_scale: jax.Array,
+    share: jax.Array,
+    orthogonalize: bool,
+) -> list[jax.Array]:
+    """`element_scale * element + share * sqrt(fan-out / fan-in) * polar factor of orthogonal`, for each leaf.
+
+    Each part alone changes a layer's output by about the same amount at any width: spectral norm sqrt(fan-out /
+    fan-in) (Yang, Simon, Bernstein, "A Spectral Condition for Feature Learning", arXiv 2310.17813), for the
+    elementwise part RMS 1 / fan-in.
+    """
+    matrices = [i for i, leaf in enumerate(leaves) if orthogonalize and leaf.geometry.kind == "matrix"]
+    stacks = polar_factors([leaves[i].geometry.to_matrices(orthogonal[i]) for i in matrices])
+    factors = dict(zip(matrices, stacks, strict=True))
+    ratio = per_tensor(leaves, lambda g, shape: math.sqrt(g.fans(shape)[1] / g.fans(shape)[0]))
+    weights = spread((share * ratio).astype(share.dtype), leaves)
+    blended = []
+    for i, (leaf, scale, weight) in enumerate(zip(leaves, spread(element_scale, leaves), weights, strict=True)):
+        direction = leaf.row(scale) * element[i]
+        if i in factors:
+            direction += leaf.row(weight) * leaf.geometry.from_matrices(factors[i], leaf.param.shape)
+        blended.append(direction)
+    return blended
+
+
+def packed(rule: Rule, tokens: list[Token], rows: list[list[jax.Array]]) -> list[list[jax.Array]]:
+    """The rule on every leaf. Small leaves of one dtype are laid end to end: one kernel instead of many."""
+    small = [i for i, token in enumerate(tokens) if token.gradient.size <= PACKED_SIZE]
+    dtypes = {tokens[i].gradient.dtype for i in small}
+    if len(small) < 2 or len(dtypes) > 1:
+        return [rule(token, row) for token, row in zip(tokens, rows, strict=True)]
+    line = lambda arrays: jnp.concatenate([array.reshape(-1) for array in arrays])
+    token = jax.tree.map(lambda *arrays: line(arrays), *(tokens[i] for i in small))
+    columns = [[jnp.broadcast_to(value, tokens[i].gradient.shape) for value in rows[i]] for i in small]
+    flat = rule(token, [line(column) for column in zip(*columns, strict=True)])
+    heads: list[list[jax.Array]] = [[]] * len(tokens)
+    start = 0
+    for i in small:
+        shape = tokens[i].gradient.shape
+        stop = start + tokens[i].gradient.size
+        heads[i] = [head[start:stop].reshape(shape) for head in flat]
+        start = stop
+    return [heads[i] or rule(tokens[i], rows[i]) for i in range(len(tokens))]
+
+
+def per_tensor(leaves: list[Leaf], value: Callable[[Geometry, tuple[int, ...]], float]) -> np.ndarray:
+    """[tensors]: a number that the geometry and the shape of each leaf decide, float32."""
+    shapes = [(leaf.geometry, leaf.param.shape) for leaf in leaves]
+    return np.concatenate([np.full(g.count(shape), value(g, shape), np.float32) for g, shape in shapes])
+
+
+def static_features(leaves: list[Leaf]) -> np.ndarray:
+    """[tensors, len(STATIC_FEATURES)]: what the shapes alone say of each logical tensor."""
+    is_kind = lambda kind: per_tensor(leaves, lambda g, _: float(g.kind == kind))
+    matrix = is_kind("matrix")
+    log_fan = lambda which: matrix * per_tensor(leaves, lambda g, shape: math.log(g.fans(shape)[which] / 32) / 2)
+    columns = {
+        "one": np.ones_like(matrix),
+        "matrix": matrix,
+        "embedding": is_kind("embedding"),
+        "fan_in": log_fan(0),
+        "fan_out": log_fan(1),
+        "depth": np.full_like(matrix, math.log(max(matrix.sum(), 1.0) / 4) / 2),
+    }
+    return np.stack([columns[name] for name in STATIC_FEATURES], axis=-1)
+
+
+@functools.lru_cache(maxsize=32)
+def transformed(config: FLTConfig) -> hk.Transformed:
+    """`FourierLearner` as pure functions: init(key, ...) and apply(theta, None, ...)."""
+    return hk.without_apply_rng(hk.transform(lambda *args, **kwargs: FourierLearner(config)(*args, **kwargs)))
+
+
+def initial_meta_parameters(config: FLTConfig, key: jax.Array | None = None) -> Any:
+    """The untrained optimizer's meta-parameters, {module: {name: float32 array}}."""
+    square = jnp.ones((2, 2), jnp.float32)
+    slots = (square,) * len(slot_powers(config))
+    leaf = Leaf(square, square, slots, square, Geometry("matrix", (), (0,), (1,)))
+    tensors = TensorState.zeros(1, config, jnp.float32)
+    key = jax.random.key(0) if key is None else key
+    return transformed(config).init(key, [leaf], tensors, jnp.zeros((), jnp.int32), jnp.ones((), jnp.float32))
+
+
+def meta_parameter_shapes(config: FLTConfig) -> dict[str, dict[str, tuple[int, ...]]]:
+    """Shapes of the meta-parameters that a config implies, {module: {name: shape}}."""
+    theta = jax.eval_shape(lambda: initial_meta_parameters(config))
+    return {module: {name: array.shape for name, array in group.items()} for module, group in theta.items()}

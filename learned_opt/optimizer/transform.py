@@ -1,0 +1,258 @@
+"""The optimizer as an optax transformation."""
+
+import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.typing import ArrayLike
+
+from learned_opt.config import FLTConfig
+from learned_opt.geometry import Geometry, GeometryFn, resolve
+from learned_opt.optimizer.leaf import Leaf, TensorState
+from learned_opt.optimizer.memory import slot_powers
+from learned_opt.optimizer.network import transformed
+from learned_opt.optimizer.rounding import stochastic_round
+from learned_opt.weights import load_weights
+
+WEIGHT_DECAY_RATE = 1e-3  # the Adam learning rate that a weight decay copied from AdamW was meant for
+
+Weights = str | tuple[Any, FLTConfig] | None
+
+
+class FLTState(NamedTuple):
+    """State of the optimizer. Meta-parameters are not in it."""
+
+    count: jax.Array  # int32 []: steps taken
+    skipped: jax.Array  # int32 []: steps skipped because something was not finite
+    memory: tuple[Any, ...]  # one tree shaped like the parameters for each slot, float32 (float64 with float64)
+    direction: Any  # tree shaped like the parameters, bfloat16: the last direction; () without a law
+    tensors: TensorState  # arrays [tensors, ...]
+
+
+def flt_optimizer(
+    learning_rate: optax.ScalarOrSchedule = 1.0,
+    *,
+    weights: Weights = None,
+    total_steps: ArrayLike | None = None,
+    weight_decay: ArrayLike = 0.0,
+    mask: Any | Callable[[Any], Any] | None = None,
+    geometry: str | GeometryFn | Any = "auto",
+    orthogonalize: bool = True,
+    state_dtype: Any | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    r"""The Fourier-Learner optimizer: nothing to tune.
+
+    Each parameter's gradients run through a few damped exponential modes; a small network reads them and proposes a
+    direction; a controller sets the step length of every tensor, which includes warm-up and decay.
+
+    .. math::
+      p \leftarrow p - \text{learning\_rate} \cdot (s_t u_t + \eta_t \cdot \text{weight\_decay} \cdot p), \quad
+      \eta_t = 10^{-3} \cdot \text{warm-up}_t \cdot \text{decay}_t
+
+    Args:
+      learning_rate: multiplier of the learned step, or a schedule of it. 1.0 is as learned.
+      weights: None for the newest shipped weights, a shipped name, a path to a safetensors file, or a pair
+        (meta-parameters, FLTConfig).
+      total_steps: planned number of updates. Given, the step decays to nearly zero there; None (or infinity) runs
+        without an end in sight.
+      weight_decay: decoupled, in AdamW's units at its learning rate 1e-3.
+      mask: which leaves decay, as in `optax.adamw`: a tree of bools or a function of the parameters.
+      geometry: "auto", a function (path, leaf) -> Geometry, or a pytree of Geometry. See `describe`.
+      orthogonalize: False leaves the orthogonalised direction of matrices out: cheaper steps, a weaker optimizer.
+      state_dtype: None keeps the memory in float32; "bfloat16" halves it, rounding stochastically.
+
+    Returns:
+      An optax transformation whose `update` needs `params` and ignores unknown keyword arguments. Its state holds
+      14 bytes a parameter with the shipped weights.
+
+    Raises:
+      ValueError: non-positive `total_steps`, unknown or unreadable weights, `update` without `params`.
+      TypeError: complex or integer parameters.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, optax
+      >>> from learned_opt import flt_optimizer
+      >>> loss = lambda p: jnp.sum((p["w"] @ p["w"].T - jnp.eye(4)) ** 2)
+      >>> params = {"w": jnp.full((4, 4), 0.1) + jnp.eye(4)}
+      >>> optimizer = optax.chain(optax.clip_by_global_norm(1.0), flt_optimizer(total_steps=200))
+      >>> state = optimizer.init(params)
+      >>> @jax.jit
+      ... def step(params, state):
+      ...   updates, state = optimizer.update(jax.grad(loss)(params), state, params)
+      ...   return optax.apply_updates(params, updates), state
+      >>> for _ in range(200):
+      ...   params, state = step(params, state)
+      >>> bool(loss(params) < 1e-2)
+      True
+    """
+    _warn_about_rate(learning_rate)
+    return optax.chain(
+        _scale_by_flt(weights, total_steps, geometry, orthogonalize, state_dtype, weight_decay, mask),
+        optax.scale_by_learning_rate(learning_rate),
+    )
+
+
+def scale_by_flt(
+    weights: Weights = None,
+    *,
+    total_steps: ArrayLike | None = None,
+    geometry: str | GeometryFn | Any = "auto",
+    orthogonalize: bool = True,
+    state_dtype: Any | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """The learned step `s_t u_t`, to be subtracted from the parameters. Arguments as in `flt_optimizer`."""
+    return _scale_by_flt(weights, total_steps, geometry, orthogonalize, state_dtype, 0.0, None)
+
+
+def _scale_by_flt(
+    weights: Weights,
+    total_steps: ArrayLike | None,
+    geometry: str | GeometryFn | Any,
+    orthogonalize: bool,
+    state_dtype: Any | None,
+    weight_decay: ArrayLike,
+    mask: Any | Callable[[Any], Any] | None,
+) -> optax.GradientTransformationExtraArgs:
+    theta, config = weights if isinstance(weights, tuple) else load_weights(weights)
+    theta = jax.tree.map(lambda x: x if isinstance(x, jax.core.Tracer) else np.asarray(x), theta)  # literals compile faster
+    horizon = _check_total_steps(total_steps)
+    storage = _check_state_dtype(state_dtype)
+    network = transformed(config)
+    powers = slot_powers(config)
+
+    def init_fn(params: Any) -> FLTState:
+        _check_params(params)
+        slot = lambda p: jnp.zeros(p.shape, storage or _compute_dtype(p))
+        tensors = sum(g.count(p.shape) for g, p in zip(resolve(geometry, params), jax.tree.leaves(params), strict=True))
+        return FLTState(
+            count=jnp.zeros((), jnp.int32),
+            skipped=jnp.zeros((), jnp.int32),
+            memory=tuple(jax.tree.map(slot, params) for _ in powers),
+            direction=jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.bfloat16), params) if config.law else (),
+            tensors=TensorState.zeros(tensors, config, jnp.result_type(jnp.float32, *map(_compute_dtype, jax.tree.leaves(params)))),
+        )
+
+    def update_fn(updates: Any, state: FLTState, params: Any | None = None, **extra_args: Any) -> tuple[Any, FLTState]:
+        del extra_args
+        if params is None:
+            raise ValueError("flt_optimizer needs the parameters: call optimizer.update(gradients, state, params)")
+        gradients, structure = jax.tree.flatten(updates)
+        if not gradients:
+            return updates, state
+        leaves = jax.tree.leaves(params)
+        result = network.apply(
+            theta,
+            _leaves(gradients, jax.tree.leaves(params), state, resolve(geometry, params)),
+            state.tensors,
+            state.count,
+            jnp.asarray(horizon, jnp.float32),
+            orthogonalize=orthogonalize,
+        )
+        keep = lambda new, old: jax.tree.map(lambda a, b: jnp.where(result.finite, a.astype(b.dtype), b), new, old)
+        memory = [structure.unflatten(column) for column in zip(*result.slots, strict=True)]
+        if storage is not None:
+            memory = stochastic_round(memory, storage, state.count)
+        new_state = FLTState(
+            count=state.count + result.finite,
+            skipped=state.skipped + ~result.finite,
+            memory=keep(tuple(memory), state.memory),
+            direction=keep(structure.unflatten(result.directions), state.direction) if config.law else (),
+            tensors=keep(result.tensors, state.tensors),
+        )
+        decays = _decay_masks(mask, params) if isinstance(weight_decay, jax.Array) or weight_decay else [False] * len(leaves)
+        rate = WEIGHT_DECAY_RATE * result.schedule * weight_decay
+        steps = [
+            jnp.where(result.finite, u + rate.astype(u.dtype) * p.astype(u.dtype) if decay else u, 0).astype(g.dtype)
+            for u, p, g, decay in zip(result.updates, leaves, gradients, decays, strict=True)
+        ]
+        return structure.unflatten(steps), new_state
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def diagnostics(opt_state: Any) -> dict[str, jax.Array]:
+    """What the optimizer is doing, from any optax state that holds an `FLTState`. Works under jit.
+
+    Args:
+      opt_state: state of `flt_optimizer`, or of a chain around it.
+
+    Returns:
+      "step" (step length in spectral units), "blend" (orthogonal share), "signal_to_noise" and "hypergradient" (the
+      slowest read of cos(g_t, u_{t-1})'s memory), float arrays [tensors] in leaf order; "count" and "skipped", int32 [].
+
+    Raises:
+      ValueError: there is no FLTState in `opt_state`, or more than one.
+    """
+    nodes = jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, FLTState))
+    found = [node for node in nodes if isinstance(node, FLTState)]
+    if len(found) != 1:
+        raise ValueError(f"diagnostics: expected exactly one FLTState in the optimizer state, found {len(found)}")
+    (state,) = found
+    return {
+        "step": jnp.exp(state.tensors.log_step),
+        "blend": state.tensors.blend,
+        "signal_to_noise": state.tensors.noise,
+        "hypergradient": state.tensors.signals[0][:, 0, -1],
+        "count": state.count,
+        "skipped": state.skipped,
+    }
+
+
+def _leaves(gradients: list[jax.Array], params: list[jax.Array], state: FLTState, geometries: list[Geometry]) -> list[Leaf]:
+    slots = zip(*map(jax.tree.leaves, state.memory), strict=True)
+    directions = jax.tree.leaves(state.direction) or [None] * len(params)
+    leaves = []
+    for g, p, slot, direction, geometry in zip(gradients, params, slots, directions, geometries, strict=True):
+        cast = lambda x, dtype=_compute_dtype(p): x.astype(dtype)
+        leaves.append(Leaf(cast(g), cast(p), tuple(map(cast, slot)), direction, geometry))
+    return leaves
+
+
+def _compute_dtype(param: Any) -> jnp.dtype:
+    return jnp.promote_types(param.dtype, jnp.float32)
+
+
+def _decay_masks(mask: Any | Callable[[Any], Any] | None, params: Any) -> list[bool]:
+    if mask is None:
+        return [True] * len(jax.tree.leaves(params))
+    tree = mask(params) if callable(mask) else mask
+    return jax.tree.leaves(jax.tree.map(lambda flag, part: jax.tree.map(lambda _: flag, part), tree, params))
+
+
+def _check_params(params: Any) -> None:
+    for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            raise TypeError(
+                f"parameter {jax.tree_util.keystr(path)} has dtype {leaf.dtype}, expected a real floating-point dtype: "
+                "leave it out with optax.masked or optax.partition, or split complex numbers into real and imaginary parts"
+            )
+
+
+def _check_total_steps(total_steps: ArrayLike | None) -> ArrayLike:
+    if total_steps is None:
+        return np.inf
+    if not isinstance(total_steps, jax.core.Tracer) and not np.all(np.asarray(total_steps) > 0):
+        raise ValueError(f"total_steps={total_steps}: expected a positive number of updates, or None if it is not known")
+    return total_steps
+
+
+def _check_state_dtype(state_dtype: Any | None) -> jnp.dtype | None:
+    if state_dtype is None or jnp.dtype(state_dtype) == jnp.float32:
+        return None
+    if jnp.dtype(state_dtype) != jnp.bfloat16:
+        raise ValueError(f"state_dtype={state_dtype!r}: expected None, 'float32' or 'bfloat16'")
+    return jnp.dtype(jnp.bfloat16)
+
+
+def _warn_about_rate(learning_rate: optax.ScalarOrSchedule) -> None:
+    concrete = not callable(learning_rate) and not isinstance(learning_rate, jax.core.Tracer)
+    if concrete and np.size(learning_rate) == 1 and 0 < float(np.asarray(learning_rate)) < 0.02:
+        warnings.warn(
+            f"learning_rate={learning_rate} multiplies the learned step (1.0 = as learned); it is not Adam's rate. "
+            "Start from flt_optimizer() with no rate at all.",
+            stacklevel=3,
+        )
