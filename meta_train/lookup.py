@@ -1,0 +1,158 @@
+"""Names on the command line: what they stand for, and what there is to choose from."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rich.console import Console
+from rich.table import Table
+
+from meta_train.baselines import Baseline
+from tasks import suites
+from tasks.base import TaskFamily
+
+T = TypeVar("T")
+
+DEMO = ("autompg_huber", "mnist_small", "mnist_rows_gru")
+"""The three cheapest held-out tasks."""
+UNTRAINED = "untrained"
+
+
+class UsageError(Exception):
+    """Something the user asked for does not exist or makes no sense; the message says what would."""
+
+
+def one_of(table: Mapping[str, T], name: str, kind: str) -> T:
+    """`table[name]`.
+
+    Raises:
+      UsageError: if there is none; the message lists the names.
+    """
+    if name not in table:
+        raise UsageError(f"there is no {kind} {name!r}; choose from: {', '.join(table)}")
+    return table[name]
+
+
+def families(suite: str, names: Sequence[str]) -> dict[str, TaskFamily]:
+    """The families of a suite, or, if `suite` is empty, those called `names`, by the name given.
+
+    Raises:
+      UsageError: if one does not exist.
+    """
+    if suite == "demo":
+        return {name: suites.HELD_OUT[name] for name in DEMO}
+    if suite:
+        return dict(one_of(suites.SUITES, suite, "suite"))
+    every = {name: family for table in suites.SUITES.values() for name, family in table.items()}
+    return {name: _own_family(name) if ".py:" in name else one_of(every, name, "task") for name in names}
+
+
+def _own_family(name: str) -> TaskFamily:
+    file, _, attribute = name.rpartition(":")
+    path = Path(file)
+    if not path.is_file():
+        raise UsageError(f"there is no file {file!r} to take the task {attribute!r} from")
+    spec = importlib.util.spec_from_file_location(f"own_task_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise UsageError(f"{file} could not be imported: {type(error).__name__}: {error}") from error
+    found = {key: value for key, value in vars(module).items() if isinstance(value, TaskFamily)}
+    if attribute not in found:
+        raise UsageError(f"{file} has no TaskFamily {attribute!r}; it has: {', '.join(found) or 'none'}")
+    return found[attribute]
+
+
+def shipped_weights() -> list[str]:
+    """Names of the weights in the package, the newest last."""
+    from learned_opt import weights
+
+    return list(weights.names())
+
+
+def named_weights(given: Sequence[str]) -> dict[str, str]:
+    """Short, distinct names for what `--weights` was given; the newest shipped weights if that is nothing.
+
+    Raises:
+      UsageError: if nothing was given and nothing is shipped.
+    """
+    if not given:
+        shipped = shipped_weights()
+        if not shipped:
+            raise UsageError(
+                "no weights are shipped: give --weights FILE.safetensors, or --weights untrained"
+            )
+        given = shipped[-1:]
+    stems = [Path(weights).stem if weights.endswith(".safetensors") else weights for weights in given]
+    return {
+        weights: stem if stems.count(stem) == 1 else weights
+        for weights, stem in zip(given, stems, strict=True)
+    }
+
+
+def load_weights(name_or_path: str) -> tuple[Any, Any]:
+    """(meta-parameters, config) of shipped weights, a file, or the untrained optimizer.
+
+    Raises:
+      UsageError: if there is no such thing, or the file cannot be used.
+    """
+    import learned_opt
+
+    if name_or_path == UNTRAINED:
+        return learned_opt.untrained()
+    try:
+        return learned_opt.load_weights(name_or_path)
+    except (ValueError, OSError) as error:
+        names = ", ".join([*shipped_weights(), UNTRAINED])
+        raise UsageError(
+            f"--weights {name_or_path}: {error} (names: {names}; or a .safetensors file)"
+        ) from error
+
+
+def list_all(console: Console, baselines: Mapping[str, Baseline]) -> None:
+    """Print suites, baselines, presets and weights."""
+    for suite, table in suites.SUITES.items():
+        console.print(_cards(suite, table))
+    console.print(f'The suite "demo" is: {", ".join(DEMO)}.\n')
+    rows = Table("baseline", "learning rates", "weight decay", title="baselines", title_justify="left")
+    for row in baselines.values():
+        rows.add_row(
+            row.name, f"{row.rates[0]:g} ... {row.rates[-1]:g} ({len(row.rates)})", f"{row.weight_decay:g}"
+        )
+    console.print(rows)
+    from meta_train.config import PRESETS
+
+    presets = Table("preset", "settings", title="presets of `train`", title_justify="left")
+    for name, preset in PRESETS.items():
+        presets.add_row(name, str(preset))
+    console.print(presets)
+    weights = Table("name", title="shipped weights, the newest last", title_justify="left")
+    for name in [*shipped_weights(), UNTRAINED]:
+        weights.add_row(name)
+    console.print(weights)
+
+
+def _cards(suite: str, table: Mapping[str, TaskFamily]) -> Table:
+    columns = (
+        "task",
+        "kind",
+        "architecture",
+        "parameters",
+        "batch",
+        "steps",
+        "data",
+        "licence",
+        "differs in",
+    )
+    shown = Table(*columns, title=f"suite {suite}", title_justify="left")
+    for name, family in table.items():
+        card = family.card
+        sizes = (f"{card.parameters:,}", str(card.batch_size), str(card.steps))
+        shown.add_row(name, card.kind, card.architecture, *sizes, card.source, card.licence, card.axis)
+    return shown

@@ -1,0 +1,121 @@
+"""Learning curves and a summary as PNG files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from meta_train.evaluation.compare import Comparison
+from meta_train.evaluation.results import Result
+
+# Okabe and Ito's palette, safe for the colour-blind; line styles tell lines apart without any colour.
+COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (3, 1)), (0, (1, 1)))
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+MARGIN = 0.08
+
+
+def draw_all(results: Sequence[Result], pairs: Sequence[Comparison], folder: Path) -> list[Path]:
+    """Draw one PNG of learning curves for each task, and `summary.png` if there is anything to compare.
+
+    Returns:
+      The files written to `folder`, which is created.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    names = list(dict.fromkeys(result.optimizer for result in results))
+    # Learned optimizers first: they get the most visible colours.
+    names.sort(
+        key=lambda name: any(result.rate is not None for result in results if result.optimizer == name)
+    )
+    written = []
+    for task in dict.fromkeys(result.task for result in results):
+        written.append(folder / f"{_file_name(task)}.png")
+        _save(_curves([result for result in results if result.task == task], names), written[-1])
+    if pairs:
+        written.append(folder / "summary.png")
+        _save(_summary(pairs), written[-1])
+    return written
+
+
+def _curves(results: Sequence[Result], names: Sequence[str]) -> Figure:
+    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    for result in results:
+        index = names.index(result.optimizer)
+        rate = "untuned" if result.rate is None else f"rate {result.rate:g}"
+        label = f"{result.optimizer} ({rate})"
+        middles = (np.asarray(result.points[:-1]) + np.asarray(result.points[1:])) / 2
+        _line(left, middles, result.train_curves, index, label)
+        _line(right, np.asarray(result.points, float), result.valid_curves, index, label)
+    left.set(title="training loss", xlabel="step", ylabel="loss", yscale="log")
+    right.set(title="validation loss", xlabel="step")
+    initial = max(max(result.initial) for result in results)
+    lowest = min(_lowest(result) for result in results)
+    left.set_ylim(lowest * (1 - MARGIN), initial * (1 + 2 * MARGIN))
+    for axes in (left, right):
+        axes.grid(True, which="both", alpha=0.25, linewidth=0.5)
+        axes.yaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_formatter(matplotlib.ticker.LogFormatter(minor_thresholds=(1, 0.4)))
+    right.legend(frameon=False, fontsize=8)
+    first = results[0]
+    figure.suptitle(f"{first.task}: {first.steps} steps, mean of {len(first.seeds)} seeds, range shaded")
+    return figure
+
+
+def _line(axes: Axes, x: np.ndarray, curves: list[list[float | None]], index: int, label: str) -> None:
+    values = np.asarray(curves, float)
+    colour = COLOURS[index % len(COLOURS)]
+    style, marker = STYLES[index % len(STYLES)], MARKERS[index % len(MARKERS)]
+    axes.fill_between(x, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.12, linewidth=0)
+    axes.plot(x, values.mean(axis=0), color=colour, ls=style, marker=marker, markevery=4, ms=4, label=label)
+
+
+def _lowest(result: Result) -> float:
+    values = [
+        value for curves in (result.valid_curves, result.train_curves) for curve in curves for value in curve
+    ]
+    return max(min(value for value in values if value is not None), 1e-7)
+
+
+def _summary(pairs: Sequence[Comparison]) -> Figure:
+    tasks = list(dict.fromkeys(pair.task for pair in pairs))
+    series = list(dict.fromkeys((pair.optimizer, pair.baseline) for pair in pairs))
+    figure = Figure(figsize=(9, 1.6 + 0.22 * len(tasks) * max(2, len(series))), layout="constrained")
+    axes = figure.subplots()
+    for index, (optimizer, baseline) in enumerate(series):
+        colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+        offset = 0.7 * ((index + 0.5) / len(series) - 0.5)
+        for pair in pairs:
+            if (pair.optimizer, pair.baseline) == (optimizer, baseline):
+                y = tasks.index(pair.task) + offset
+                axes.plot([pair.low, pair.high], [y, y], color=colour, lw=1.2, alpha=0.5)
+                filled = "none" if pair.verdict == "tie" else colour
+                axes.plot(pair.ratio, y, marker=marker, color=colour, markerfacecolor=filled, ls="none", ms=6)
+        axes.plot([], [], marker=marker, color=colour, ls="none", label=f"{optimizer} / {baseline}")
+    ratios = [pair.ratio for pair in pairs]
+    axes.axvline(1.0, color="black", linewidth=0.8)
+    axes.set_xscale("log")
+    axes.set_xlim(min(0.5, 0.7 * min(ratios)), max(2.0, 1.4 * max(ratios)))
+    axes.xaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(matplotlib.ticker.LogFormatter(minor_thresholds=(2, 0.4)))
+    axes.set_yticks(range(len(tasks)), tasks)
+    axes.invert_yaxis()
+    axes.grid(True, axis="x", which="both", alpha=0.25, linewidth=0.5)
+    axes.set_xlabel(
+        "final validation loss / the tuned baseline's (left of 1: better; hollow: a tie; bar: 95% interval)"
+    )
+    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return figure
+
+
+def _save(figure: Figure, path: Path) -> None:
+    figure.savefig(path, dpi=130)
+
+
+def _file_name(task: str) -> str:
+    return "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in task)

@@ -1,0 +1,195 @@
+"""The command line: what it does, what it says about mistakes, and its exit codes."""
+
+import subprocess
+import sys
+import types
+
+import pytest
+
+from meta_train import cli, lookup
+from meta_train.baselines import BASELINES
+from meta_train.config import PRESETS
+from tasks import suites
+
+from .fakes import nan_family, sgd
+
+OWN_TASK = """
+import jax, jax.numpy as jnp, numpy as np
+from tasks.base import Card, Split, TaskFamily
+
+shapes = {"w": jax.ShapeDtypeStruct((3,), jnp.float32)}
+card = Card("bowl", "a vector", "none", "none", 1, 20, "", lambda: shapes)
+BOWL = TaskFamily(
+    name="bowl",
+    data=lambda: Split(np.zeros(3, np.float32), np.zeros(3, np.float32)),
+    sample=lambda key: {},
+    init=lambda key, config: {"w": jax.random.normal(key, (3,))},
+    batch=lambda key, part, config: part,
+    loss=lambda params, batch, config: 0.1 + jnp.sum((params["w"] - batch - 1) ** 2),
+    card=card,
+)
+"""
+
+
+@pytest.fixture
+def own_task(tmp_path):
+    file = tmp_path / "own.py"
+    file.write_text(OWN_TASK)
+    return file
+
+
+@pytest.fixture
+def fast_weights(monkeypatch):
+    """Gradient descent in the place of the learned optimizer, which takes long to compile."""
+    monkeypatch.setattr(cli, "load_weights", lambda name: (None, None))
+    monkeypatch.setattr(cli, "learned", lambda name, theta, config: sgd(name=name))
+
+
+def fails(capsys, *argv):
+    """The message of a command that is refused."""
+    assert cli.main(argv) == 2
+    message = capsys.readouterr().err
+    assert "Traceback" not in message
+    return " ".join(message.split())
+
+
+def test_unknown_names_exit_with_2_and_list_the_valid_ones(capsys, tmp_path):
+    out = str(tmp_path)
+    message = fails(capsys, "evaluate", "--out", out, "--task", "mnist_huge")
+    assert "'mnist_huge'" in message
+    assert all(name in message for table in suites.SUITES.values() for name in table)
+    message = fails(capsys, "evaluate", "--out", out, "--weights", "untrained", "--baselines", "sgd")
+    assert "'sgd'" in message
+    assert all(name in message for name in BASELINES)
+    message = fails(capsys, "evaluate", "--out", out, "--weights", "no-such-weights")
+    assert "no-such-weights" in message
+    assert "untrained" in message
+    message = fails(capsys, "train", "--out", out, "--preset", "huge")
+    assert "'huge'" in message
+    assert all(name in message for name in PRESETS)
+
+
+def test_an_unknown_suite_or_command_exits_with_2(capsys, tmp_path):
+    for argv in (["evaluate", "--out", str(tmp_path), "--suite", "everything"], ["reduce"], []):
+        with pytest.raises(SystemExit) as stopped:
+            cli.main(argv)
+        assert stopped.value.code == 2
+    assert "held_out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--suite", "demo", "--task", "wine"], "not both"),
+        (["--steps", "0"], "steps must be at least 1"),
+        (["--rates", "2"], "between 3 and 9 rates"),
+        (["--report-seeds", "0"], "report_seeds must be at least 1"),
+        (["--task", "nowhere.py:BOWL"], "no file 'nowhere.py'"),
+    ],
+)
+def test_impossible_requests_exit_with_2(capsys, tmp_path, fast_weights, flags, words):
+    assert words in fails(capsys, "evaluate", "--out", str(tmp_path), "--weights", "untrained", *flags)
+
+
+def test_a_file_without_the_task_names_those_it_has(capsys, tmp_path, own_task):
+    message = fails(capsys, "evaluate", "--out", str(tmp_path), "--task", f"{own_task}:BALL")
+    assert "no TaskFamily 'BALL'; it has: BOWL" in message
+    own_task.write_text("1 / 0")
+    message = fails(capsys, "evaluate", "--out", str(tmp_path), "--task", f"{own_task}:BOWL")
+    assert "could not be imported: ZeroDivisionError" in message
+
+
+def test_a_result_folder_that_is_a_file_is_refused(capsys, own_task, fast_weights):
+    message = fails(capsys, "evaluate", "--out", str(own_task), "--weights", "x", "--task", "wine")
+    assert "cannot be used as a folder" in message
+
+
+def test_train_and_export_refuse_what_cannot_work(capsys, tmp_path):
+    assert "must be positive" in fails(capsys, "train", "--out", str(tmp_path), "--time-limit", "0")
+    assert "steps=0" in fails(capsys, "train", "--out", str(tmp_path), "--steps", "0")
+    assert ".safetensors" in fails(capsys, "export", str(tmp_path), str(tmp_path / "weights.npz"))
+    assert "no run" in fails(capsys, "export", str(tmp_path / "nothing"), str(tmp_path / "w.safetensors"))
+    assert "no run" in fails(capsys, "export", str(tmp_path), str(tmp_path / "w.safetensors"))
+
+
+def test_train_passes_its_flags_on(monkeypatch, tmp_path):
+    calls = []
+    outer = types.SimpleNamespace(train=lambda *arguments: calls.append(arguments))
+    monkeypatch.setitem(sys.modules, "meta_train.outer", outer)
+    flags = ["--preset", "small", "--steps", "7", "--seed", "3", "--time-limit", "1.5"]
+    assert cli.main(["train", "--out", str(tmp_path), *flags]) == 0
+    ((config, out, limit),) = calls
+    assert (config.steps, config.seed, config.pairs) == (7, 3, PRESETS["small"].pairs)
+    assert (out, limit) == (tmp_path, 1.5)
+
+
+def test_ctrl_c_exits_with_130(monkeypatch, capsys, tmp_path):
+    def train(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "meta_train.outer", types.SimpleNamespace(train=train))
+    assert cli.main(["train", "--out", str(tmp_path)]) == 130
+    assert "the same command again" in capsys.readouterr().err
+
+
+def test_evaluate_writes_table_csv_and_pictures_of_a_task_of_ones_own(
+    capsys, tmp_path, own_task, fast_weights
+):
+    out = tmp_path / "results"
+    flags = ["--weights", "one.safetensors", "--weights", "two", "--baselines", "adam", "--rates", "3"]
+    assert (
+        cli.main(["evaluate", "--out", str(out), "--task", f"{own_task}:BOWL", "--steps", "10", *flags]) == 0
+    )
+    printed = capsys.readouterr().out
+    assert "one" in printed
+    assert "Against each baseline, task by task" in printed
+    assert len(list((out / "runs").glob("*.json"))) == 3
+    assert len((out / "results.csv").read_text().splitlines()) == 1 + 3 * 3
+    assert "## Over all tasks" in (out / "table.md").read_text()
+    assert len(list(out.glob("*.png"))) == 2
+
+    own_task.write_text(OWN_TASK.replace("0.1 +", "0.2 +"))
+    assert (
+        cli.main(["evaluate", "--out", str(out), "--task", f"{own_task}:BOWL", "--steps", "10", *flags]) == 0
+    )
+    assert "finished earlier" not in capsys.readouterr().out  # an edited task is another task
+
+
+def test_evaluate_exits_with_1_if_nothing_could_be_run(monkeypatch, capsys, tmp_path, fast_weights):
+    monkeypatch.setattr(cli, "families", lambda suite, names: {"nan": nan_family()})
+    assert cli.main(["evaluate", "--out", str(tmp_path), "--weights", "x", "--baselines", "adam"]) == 1
+    assert "Could not be run" in capsys.readouterr().out
+
+
+def test_the_demo_suite_is_held_out_and_the_default(tmp_path):
+    assert set(lookup.DEMO) <= set(suites.HELD_OUT)
+    chosen, optimizers, protocol = cli.Evaluate(out=tmp_path, weights=(("untrained",),))._chosen()
+    assert tuple(chosen) == lookup.DEMO
+    assert [o.name for o in optimizers] == ["untrained", "adamw"]
+    assert protocol.steps == cli.DEMO_STEPS
+
+
+def test_list_shows_every_task_preset_and_baseline(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "400")
+    assert cli.main(["list"]) == 0
+    printed = capsys.readouterr().out
+    names = [*BASELINES, *PRESETS, *suites.META_TRAIN, *suites.VALIDATION, *suites.HELD_OUT]
+    assert [name for name in names if name not in printed] == []
+
+
+def test_help_explains_every_flag_with_its_default():
+    shown = subprocess.run(
+        [sys.executable, "-m", "meta_train", "evaluate", "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    for flag in (
+        "--out",
+        "--weights",
+        "--suite",
+        "--task",
+        "--steps",
+        "--baselines",
+        "--rates",
+        "--max-parallel",
+    ):
+        assert flag in shown
+    assert shown.lower().count("default") >= 9

@@ -1,0 +1,286 @@
+"""Evaluation: runs, tuning, resuming, failures, statistics, files."""
+
+import csv
+import dataclasses
+import io
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from rich.console import Console
+
+from meta_train.evaluation import Optimizer, Protocol, baseline, evaluate
+from meta_train.evaluation.compare import compare, interquartile_mean, speed_up, summarise
+from meta_train.evaluation.results import Store
+from meta_train.evaluation.runs import Curves, Runner, curve_points
+from meta_train.evaluation.table import (
+    CSV_COLUMNS,
+    comparisons,
+    print_tables,
+    tables,
+    write_csv,
+    write_markdown,
+)
+from meta_train.evaluation.tuning import choose_rate, finals
+from meta_train.plots import draw_all
+
+from .fakes import broken_family, family, nan_family, sgd
+
+PROTOCOL = Protocol(steps=30, tuning_seeds=2, report_seeds=3)
+
+
+@pytest.fixture(scope="module")
+def bowl(tmp_path_factory):
+    """Results of gradient descent, learned and tuned, and of two baselines."""
+    optimizers = [sgd(name="learned"), sgd((0.001, 0.01, 0.1), "slow"), baseline("adam", 5)]
+    results, failures = evaluate(
+        {"bowl": family(noise=0.1)}, optimizers, PROTOCOL, tmp_path_factory.mktemp("bowl")
+    )
+    assert not failures
+    return results
+
+
+def test_points_include_both_ends_and_about_twenty_between():
+    assert curve_points(300) == tuple(range(0, 301, 15))
+    assert curve_points(7) == tuple(range(8))
+    assert len(curve_points(1999)) == 21
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_runs_side_by_side_equal_single_runs(name):
+    runs = [(seed, rate) for seed in (3, 4) for rate in (0.001, 0.01, 0.1)]
+    together, alone = (
+        Runner(family(noise=0.3), 25, parallel).run(baseline(name), runs) for parallel in (4, 1)
+    )
+    np.testing.assert_allclose(together.train, alone.train, rtol=1e-4)
+    np.testing.assert_allclose(together.valid, alone.valid, rtol=1e-4)
+    assert together.train.shape == (6, 25)
+    assert together.valid.shape == (6, 21)
+
+
+def test_a_run_equals_a_plain_training_loop():
+    bowl, steps, rate = family(noise=0.3), 12, 0.2
+    curves = Runner(bowl, steps, 1).run(sgd((rate,)), [(5, rate)])
+    member_key, init_key, batch_key, valid_key = jax.random.split(jax.random.key(5), 4)
+    config = bowl.sample(member_key)
+    params, data = bowl.init(init_key, config), bowl.data()
+    losses = []
+    for t in range(steps):
+        batch = bowl.batch(jax.random.fold_in(batch_key, t), data.train, config)
+        loss, grads = jax.value_and_grad(bowl.loss)(params, batch, config)
+        params = jax.tree.map(lambda p, g: p - rate * g, params, grads)
+        losses.append(loss)
+    valid = [
+        bowl.loss(params, bowl.batch(k, data.valid, config), config) for k in jax.random.split(valid_key, 8)
+    ]
+    np.testing.assert_allclose(curves.train[0], losses, rtol=1e-5)
+    np.testing.assert_allclose(curves.valid[0, -1], np.mean(valid), rtol=1e-5)
+
+
+def test_a_seed_fixes_member_start_and_batches_whatever_the_optimizer():
+    still = [Optimizer(name, lambda w, r, s: optax.set_to_zero()) for name in "ab"]
+    one, other = (Runner(family(noise=0.5), 10, 2).run(o, [(1, 1.0), (2, 1.0)]).train for o in still)
+    np.testing.assert_array_equal(one, other)
+    assert not np.array_equal(one[0], one[1])
+
+
+def test_optimizers_with_one_build_share_one_program():
+    def build(weights, rate, steps):
+        return optax.sgd(weights)
+
+    runner = Runner(family(), 5, 1)
+    slow, fast = (Optimizer(str(w), build, weights=jnp.float32(w)) for w in (0.1, 1.0))
+    ends = [runner.run(o, [(0, 1.0)]).valid[0, -1] for o in (slow, fast)]
+    assert len(runner._programs) == 1
+    assert ends[1] < ends[0]
+
+
+def test_the_planted_best_rate_is_chosen():
+    chosen = choose_rate(Runner(family(), 3, 1), sgd((0.1, 0.316, 1.0, 3.16)), [0, 1])
+    assert chosen.rate == 1.0
+    assert chosen.runs == 8
+    assert not chosen.at_edge
+    assert [trial.diverged for trial in chosen.trials] == [0, 0, 0, 2]
+
+
+def test_a_best_rate_at_the_edge_widens_the_grid_and_counts_the_trials():
+    chosen = choose_rate(Runner(family(), 5, 1), sgd((0.01, 0.0316, 0.1)), [0, 1])
+    assert [trial.rate for trial in chosen.trials] == [0.01, 0.0316, 0.1, 0.316, 1.0, 3.16, 10.0]
+    assert (chosen.rate, chosen.runs, chosen.at_edge) == (1.0, 14, False)
+
+
+def test_the_grid_is_widened_at_most_twice_and_says_so():
+    chosen = choose_rate(Runner(family(), 5, 1), sgd((1e-4, 3.16e-4, 1e-3)), [0])
+    assert len(chosen.trials) == 3 + 2 + 2
+    assert (chosen.rate, chosen.at_edge) == (0.1, True)
+
+
+def test_diverged_runs_count_as_four_times_their_start():
+    train = np.array([[1.0, 1.0], [1.0, 1.3], [1.0, np.nan], [1.0, 0.5]])
+    valid = np.array([[1.0, 0.7], [1.0, 0.9], [2.0, 1.0], [1.0, 9.0]])
+    end = finals(Curves(train, valid, (0, 2)))
+    assert end.diverged.tolist() == [False, True, True, False]  # the last one only overfits
+    assert end.valid.tolist() == [0.7, 4.0, 8.0, 9.0]
+    assert end.train.tolist() == [1.0, 4.0, 8.0, 0.5]
+
+
+def test_final_training_loss_is_the_mean_of_the_last_twentieth():
+    train = np.arange(100.0)[None]
+    assert Curves(train, train, (0, 100)).final_train == pytest.approx(97.0)
+
+
+def test_finished_results_are_not_run_again(tmp_path, monkeypatch):
+    calls = []
+    run = Runner.run
+    monkeypatch.setattr(Runner, "run", lambda self, *args: calls.append(args) or run(self, *args))
+    bowls = {name: family(name) for name in ("one", "two")}
+    tuned, extra = sgd((0.1, 0.316, 1.0, 3.16), "tuned"), sgd(name="extra")
+    first, _ = evaluate(bowls, [tuned], PROTOCOL, tmp_path)
+    assert len(calls) == 4  # a grid and a report for each task
+    again, _ = evaluate(bowls, [tuned], PROTOCOL, tmp_path)
+    assert len(calls) == 4
+    assert again == first
+    evaluate(bowls, [tuned, extra], PROTOCOL, tmp_path)
+    assert len(calls) == 6
+    evaluate(bowls, [dataclasses.replace(extra, fingerprint="other weights")], PROTOCOL, tmp_path)
+    assert len(calls) == 8
+    evaluate(bowls, [extra], dataclasses.replace(PROTOCOL, steps=31), tmp_path)
+    assert len(calls) == 10
+
+
+def test_an_interrupted_evaluation_keeps_what_was_finished(tmp_path, monkeypatch):
+    class Interrupt(Optimizer):
+        @property
+        def tuned(self):
+            raise KeyboardInterrupt
+
+    stop = Interrupt("stop", sgd().build)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate({"bowl": family()}, [sgd(), stop], PROTOCOL, tmp_path)
+    monkeypatch.setattr(Runner, "run", lambda *_: pytest.fail("ran again"))
+    results, _ = evaluate({"bowl": family()}, [sgd()], PROTOCOL, tmp_path)
+    assert results[0].optimizer == "sgd"
+
+
+def test_a_damaged_file_is_computed_again(tmp_path):
+    first, _ = evaluate({"bowl": family()}, [sgd()], PROTOCOL, tmp_path)
+    (file,) = (tmp_path / "runs").iterdir()
+    file.write_text(file.read_text()[:100])
+    again, _ = evaluate({"bowl": family()}, [sgd()], PROTOCOL, tmp_path)
+    assert again[0].valid == first[0].valid
+    assert json.loads(file.read_text())["optimizer"] == "sgd"
+
+
+def test_broken_tasks_are_reported_and_the_others_go_on(tmp_path):
+    families = {"nan": nan_family(), "broken": broken_family(), "bowl": family()}
+    results, failures = evaluate(families, [sgd(), baseline("adam", 3)], PROTOCOL, tmp_path)
+    assert [(r.task, r.optimizer) for r in results] == [("bowl", "sgd"), ("bowl", "adam")]
+    assert {f.task for f in failures} == {"nan", "broken"}
+    assert "not finite before the first step" in failures[0].reason
+    assert "the disk is on fire" in failures[2].reason
+    assert tables(results, failures)[-1].title == "Could not be run"
+
+
+def test_a_run_that_always_diverges_is_stored_and_counted(tmp_path):
+    explode = Optimizer("explode", lambda w, r, s: optax.sgd(1e20))
+    (result,), _ = evaluate({"bowl": family()}, [explode], PROTOCOL, tmp_path)
+    assert result.diverged == [True] * 3
+    np.testing.assert_allclose(result.valid, 4 * np.array(result.initial))
+    assert result.valid_curves[0][-1] is None
+    assert Store(tmp_path / "runs").load("bowl", "explode", result.key) == result
+
+
+def test_two_optimizers_of_one_name_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="same name: sgd, sgd"):
+        evaluate({"bowl": family()}, [sgd(), sgd()], PROTOCOL, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"steps": 0}, {"report_seeds": 0}, {"max_parallel": -1}, {"tuning_seeds": 1001}]
+)
+def test_impossible_protocols_are_refused(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        Protocol(**wrong)
+
+
+def test_an_optimizer_compared_with_itself_ties(bowl):
+    for result in bowl:
+        own = compare(result, result)
+        assert (own.verdict, own.ratio, own.speed_up) == ("tie", 1.0, 1.0)
+
+
+def test_a_clear_winner_wins_and_is_faster(bowl):
+    learned, slow, _ = bowl
+    slow = dataclasses.replace(slow, valid=[2 * v for v in learned.valid])
+    assert compare(learned, slow).verdict == "win"
+    assert compare(learned, slow).ratio == pytest.approx(0.5)
+    assert compare(slow, learned).verdict == "loss"
+
+
+def test_one_seed_decides_nothing(bowl):
+    learned, slow, _ = (dataclasses.replace(r, valid=r.valid[:1], seeds=r.seeds[:1]) for r in bowl)
+    assert compare(learned, slow).verdict == "tie"
+
+
+def test_results_of_different_runs_are_not_compared(bowl):
+    with pytest.raises(ValueError, match="differ in steps: 30 and 31"):
+        compare(bowl[0], dataclasses.replace(bowl[1], steps=31))
+
+
+def test_speed_up_of_a_line_that_falls_twice_as_fast_is_two(bowl):
+    points = list(range(0, 101, 5))
+    line = np.linspace(2.0, 1.0, 21)
+    slow = dataclasses.replace(bowl[0], points=points, valid_curves=[line.tolist()])
+    fast = dataclasses.replace(slow, valid_curves=[(2 * line - 2).tolist()])
+    assert speed_up(fast, slow) == pytest.approx(2.0)
+    assert speed_up(slow, fast) is None
+
+
+def test_the_interquartile_mean_ignores_both_outer_quarters():
+    assert interquartile_mean(np.array([-100.0, 1.0, 3.0, 1000.0])) == pytest.approx(2.0)
+    assert interquartile_mean(np.array([0.0, 3.0, 9.0])) == pytest.approx(
+        (0.25 * 0 + 1.0 * 3 + 0.25 * 9) / 1.5
+    )
+
+
+def test_a_summary_counts_verdicts_and_names_the_worst_task(bowl):
+    pair = compare(bowl[0], bowl[1])
+    pairs = [
+        dataclasses.replace(pair, task=task, ratio=ratio, log_ratios=(np.log(ratio),) * 3, verdict=verdict)
+        for task, ratio, verdict in [("a", 0.5, "win"), ("b", 0.8, "win"), ("c", 3.0, "loss")]
+    ]
+    summary = summarise(pairs)
+    assert (summary.wins, summary.ties, summary.losses) == (2, 0, 1)
+    assert (summary.median_ratio, summary.worst_task, summary.worst_ratio) == (0.8, "c", 3.0)
+    assert summary.low == pytest.approx(summary.mean_ratio)  # all seeds agree: nothing to resample
+
+
+def test_csv_markdown_and_pictures_exist_and_parse(bowl, tmp_path):
+    write_csv(bowl, tmp_path / "results.csv")
+    rows = list(csv.DictReader((tmp_path / "results.csv").read_text().splitlines()))
+    assert tuple(rows[0]) == CSV_COLUMNS
+    assert [(row["optimizer"], row["seed"]) for row in rows[:4]] == [
+        ("learned", "1000"),
+        ("learned", "1001"),
+        ("learned", "1002"),
+        ("slow", "1000"),
+    ]
+    assert float(rows[5]["valid"]) == bowl[1].valid[2]
+    assert float(rows[5]["learning_rate"]) == bowl[1].rate
+
+    made = tables(bowl, [])
+    write_markdown(made, tmp_path / "table.md")
+    text = (tmp_path / "table.md").read_text()
+    assert f"| bowl | slow | {bowl[1].rate:g} | {bowl[1].tuning_runs} |" in text
+    printed = io.StringIO()
+    print_tables(made, Console(width=200, file=printed))
+    assert "Over all tasks" in printed.getvalue()
+
+    pictures = draw_all(bowl, comparisons(bowl), tmp_path)
+    assert [path.name for path in pictures] == ["bowl.png", "summary.png"]
+    for path in pictures:
+        assert path.read_bytes().startswith(b"\x89PNG\r\n")
+        assert path.stat().st_size > 10_000
