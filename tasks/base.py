@@ -62,7 +62,7 @@ class Card:
 class TaskFamily:
     """Many related tasks that share data, batch shapes and parameter shapes.
 
-    All functions except `data` can be jitted, and mapped with `jax.vmap` over (config, key), the data unbatched.
+    All functions but `data` can be jitted, and mapped by `jax.vmap` over (config, key), the data unbatched.
 
     Attributes:
       name: unique over all suites.

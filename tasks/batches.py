@@ -23,7 +23,7 @@ def labelled(size: int, classes: int, vary: Vary) -> Draw:
     def draw(key: Key, part: Part, config: Config) -> Batch:
         pick, noise = random.split(key)
         index = _index(pick, size, part)
-        y = part["y"][index].astype(jnp.int32)
+        y = _rows(part, "y", index).astype(jnp.int32)
         if wrong_labels:
             y = _mislabel(y, index, classes, config["label_noise"] * part["noisy"], config["key"])
         x = _inputs(noise, index, part, config, vary)
@@ -38,7 +38,7 @@ def regressed(size: int, vary: Vary) -> Draw:
     def draw(key: Key, part: Part, config: Config) -> Batch:
         pick, noise, label = random.split(key, 3)
         index = _index(pick, size, part)
-        y = (part["y"][index].astype(jnp.float32) - part["y_mean"]) / part["y_std"]
+        y = (_rows(part, "y", index).astype(jnp.float32) - part["y_mean"]) / part["y_std"]
         return {"x": _inputs(noise, index, part, config, vary), "y": _targets(label, y, part, config, vary)}
 
     return draw
@@ -49,7 +49,7 @@ def computed(size: int, target: Target, vary: Vary) -> Draw:
 
     def draw(key: Key, part: Part, config: Config) -> Batch:
         pick, label = random.split(key)
-        x, y = target(part["x"][_index(pick, size, part)], part, config)
+        x, y = target(_rows(part, "x", _index(pick, size, part)), part, config)
         return {"x": x, "y": _targets(label, y, part, config, vary)}
 
     return draw
@@ -72,19 +72,28 @@ def windows(size: int, length: int) -> Draw:
     """Stretches of text [batch, length] and the same one byte later, int32."""
 
     def draw(key: Key, part: Part, config: Config) -> Batch:
-        start = random.randint(key, (size, 1), 0, part["text"].size - length)
-        text = part["text"][start + jnp.arange(length + 1)].astype(jnp.int32)
+        start = _below(key, (size, 1), part["text"].size - length)
+        text = _rows(part, "text", start + jnp.arange(length + 1)).astype(jnp.int32)
         return {"x": text[:, :-1], "y": text[:, 1:]}
 
     return draw
 
 
 def _index(key: Key, size: int, part: Part) -> jax.Array:
-    return random.randint(key, (size,), 0, part["x"].shape[0])
+    return _below(key, (size,), part["x"].shape[0])
+
+
+def _below(key: Key, shape: tuple[int, ...], limit: int) -> jax.Array:
+    # Half the work of `random.randint`; the bias is at most limit / 2^32.
+    return (random.bits(key, shape, jnp.uint32) % jnp.uint32(limit)).astype(jnp.int32)
+
+
+def _rows(part: Part, name: str, index: jax.Array) -> jax.Array:
+    return jnp.asarray(part[name])[index]  # a numpy array cannot be indexed by a traced one
 
 
 def _standardised(index: jax.Array, part: Part) -> jax.Array:
-    return (part["x"][index].astype(jnp.float32) - part["mean"]) / part["std"]
+    return (_rows(part, "x", index).astype(jnp.float32) - part["mean"]) / part["std"]
 
 
 def _inputs(key: Key, index: jax.Array, part: Part, config: Config, vary: Vary) -> jax.Array:

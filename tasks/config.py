@@ -64,9 +64,12 @@ def sampler(vary: Vary) -> Callable[[Key], Config]:
     spans = ranges(vary)
 
     def sample(key: Key) -> Config:
-        own, *keys = random.split(key, len(spans) + 1)
-        drawn = {name: _draw(k, span) for k, (name, span) in zip(keys, spans.items(), strict=True)}
-        return {"key": own, **drawn}
+        own, settings = random.split(key)
+        draws = random.uniform(settings, (len(spans),), jnp.float32)
+        return {
+            "key": own,
+            **{name: _place(u, span) for u, (name, span) in zip(draws, spans.items(), strict=True)},
+        }
 
     return sample
 
@@ -81,9 +84,9 @@ def ranges(vary: Vary) -> dict[str, Span]:
     return {**PLAIN, **vary}
 
 
-def _draw(key: Key, span: Span) -> jax.Array:
+def _place(u: jax.Array, span: Span) -> jax.Array:
     if span.low == span.high:
         return jnp.float32(span.low)
     if span.log:
-        return jnp.exp(random.uniform(key, (), jnp.float32, math.log(span.low), math.log(span.high)))
-    return jnp.maximum(random.uniform(key, (), jnp.float32, span.low, span.high), 0.0)
+        return span.low * jnp.exp(u * math.log(span.high / span.low))
+    return jnp.maximum(span.low + u * (span.high - span.low), 0.0)

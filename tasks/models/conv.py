@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from itertools import product
+from itertools import pairwise, product
 
 import jax
 import jax.numpy as jnp
-from jax import random
 
-from tasks.base import Config, Key, Params
-from tasks.models.layers import Model, activate, dense, group_normalise, hidden_gain, kernel, linear, norm
+from tasks.base import Config, Params
+from tasks.models.layers import (
+    Model,
+    activate,
+    dense,
+    drawn,
+    group_normalise,
+    hidden_gain,
+    kernel,
+    linear,
+    norm,
+)
 
 
 def convolve(x: jax.Array, weights: jax.Array, stride: int = 1) -> jax.Array:
@@ -44,13 +53,9 @@ def convnet(
     """
     windows = (window,) * len(space)
 
-    def init(key: Key, config: Config) -> Params:
-        *keys, last = random.split(key, len(channels) + 1)
-        gain = hidden_gain(config)
-        stages = [
-            _stage(k, windows, i, o, gain) for k, i, o in zip(keys, (1, *channels), channels, strict=False)
-        ]
-        return {"stages": stages, "head": dense(last, channels[-1], classes, config["head"])}
+    def start(config: Config) -> Params:
+        stages = [_stage(windows, i, o, hidden_gain(config)) for i, o in pairwise((1, *channels))]
+        return {"stages": stages, "head": dense(channels[-1], classes, config["head"])}
 
     def apply(params: Params, x: jax.Array, config: Config) -> jax.Array:
         x = x.reshape(x.shape[0], *space, 1)
@@ -63,17 +68,18 @@ def convnet(
 
     norms = "instance norm" if groups == channels[0] else "group norm"
     size = "x".join(map(str, windows))
-    return Model(init, apply, f"residual conv net {size}, {'-'.join(map(str, channels))} channels, {norms}")
+    return Model(
+        drawn(start), apply, f"residual conv net {size}, {'-'.join(map(str, channels))} channels, {norms}"
+    )
 
 
-def _stage(key: Key, windows: tuple[int, ...], fan_in: int, size: int, gain: jax.Array) -> Params:
-    first, inner, outer = random.split(key, 3)
+def _stage(windows: tuple[int, ...], fan_in: int, size: int, gain: jax.Array) -> Params:
     return {
-        "kernel": kernel(first, *windows, fan_in, size, gain=gain),
+        "kernel": kernel(*windows, fan_in, size, gain=gain),
         "norm": norm(size),
         "inner": {
-            "kernel": kernel(inner, *windows, size, size, gain=gain),
+            "kernel": kernel(*windows, size, size, gain=gain),
             "bias": jnp.zeros(size, jnp.float32),
         },
-        "outer": {"kernel": kernel(outer, *windows, size, size, gain=0.5 * gain)},
+        "outer": {"kernel": kernel(*windows, size, size, gain=0.5 * gain)},
     }

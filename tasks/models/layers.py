@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
@@ -20,17 +22,48 @@ class Model(NamedTuple):
     text: str
 
 
-def kernel(key: Key, *shape: int, gain: jax.Array | float = 1.0) -> jax.Array:
-    """A normal kernel [..., in, out], of standard deviation gain / sqrt(fan-in) (LeCun et al. 1998)."""
-    fan_in = 1
-    for size in shape[:-1]:
-        fan_in *= size
-    return gain * fan_in**-0.5 * random.normal(key, shape, jnp.float32)
+@dataclass(frozen=True)
+class Normal:
+    """A parameter yet to be drawn: independent normals of mean 0."""
+
+    shape: tuple[int, ...]
+    std: jax.Array | float
+
+    @property
+    def size(self) -> int:
+        """The number of scalars."""
+        return math.prod(self.shape)
 
 
-def dense(key: Key, fan_in: int, fan_out: int, gain: jax.Array | float = 1.0) -> Params:
+def drawn(start: Callable[[Config], Params]) -> Callable[[Key, Config], Params]:
+    """The `init` of a network: `start(config)` is the parameter tree, with some leaves `Normal`.
+
+    All are cut from one draw, because each call of a random generator is slow to compile.
+    """
+
+    def init(key: Key, config: Config) -> Params:
+        leaves, structure = jax.tree.flatten(start(config))
+        total = sum(leaf.size for leaf in leaves if isinstance(leaf, Normal))
+        draws, done, arrays = random.normal(key, (total,), jnp.float32), 0, []
+        for leaf in leaves:
+            if isinstance(leaf, Normal):
+                arrays.append(leaf.std * draws[done : done + leaf.size].reshape(leaf.shape))
+                done += leaf.size
+            else:
+                arrays.append(leaf)
+        return jax.tree.unflatten(structure, arrays)
+
+    return init
+
+
+def kernel(*shape: int, gain: jax.Array | float = 1.0) -> Normal:
+    """A kernel [..., in, out], of standard deviation gain / sqrt(fan-in) (LeCun et al. 1998)."""
+    return Normal(shape, gain * math.prod(shape[:-1]) ** -0.5)
+
+
+def dense(fan_in: int, fan_out: int, gain: jax.Array | float = 1.0) -> Params:
     """A fully connected layer with a zero bias."""
-    return {"kernel": kernel(key, fan_in, fan_out, gain=gain), "bias": jnp.zeros(fan_out, jnp.float32)}
+    return {"kernel": kernel(fan_in, fan_out, gain=gain), "bias": jnp.zeros(fan_out, jnp.float32)}
 
 
 def linear(layer: Params, x: jax.Array) -> jax.Array:
@@ -75,12 +108,7 @@ def group_normalise(layer: Params, x: jax.Array, groups: int) -> jax.Array:
     return flat * layer["scale"] + layer["bias"]
 
 
-def embedding(key: Key, rows: int, size: int, std: jax.Array | float) -> jax.Array:
-    """A normal table [rows, size]."""
-    return std * random.normal(key, (rows, size), jnp.float32)
-
-
 def lookup(table: jax.Array, index: jax.Array) -> jax.Array:
-    """Rows of `table` [rows, size] at integer `index` [...] -> [..., size]; other rows' gradients are exactly 0."""
+    """Rows of `table` [rows, size] at integer `index` [...] -> [..., size]; other rows' gradients are 0."""
     # As a product: its derivative needs no scatter, which is slow and unordered on a GPU.
     return jax.nn.one_hot(index, table.shape[0], dtype=table.dtype) @ table

@@ -7,10 +7,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import random
 
-from tasks.base import Config, Key, Params
-from tasks.models.layers import Model, activate, embedding, hidden_gain, kernel, lookup
+from tasks.base import Config, Params
+from tasks.models.layers import Model, Normal, activate, drawn, hidden_gain, kernel, lookup
 
 
 def factors(rows: int, columns: int, rank: int) -> Model:
@@ -19,13 +18,12 @@ def factors(rows: int, columns: int, rank: int) -> Model:
     A batch touches few rows of the tables, so most gradients are exactly zero.
     """
 
-    def init(key: Key, config: Config) -> Params:
-        left, right = random.split(key)
+    def start(config: Config) -> Params:
         std = config["embed"] * rank**-0.5
         return {
-            "rows": {"embed": embedding(left, rows, rank, std), "bias": jnp.zeros((rows, 1), jnp.float32)},
+            "rows": {"embed": Normal((rows, rank), std), "bias": jnp.zeros((rows, 1), jnp.float32)},
             "columns": {
-                "embed": embedding(right, columns, rank, std),
+                "embed": Normal((columns, rank), std),
                 "bias": jnp.zeros((columns, 1), jnp.float32),
             },
         }
@@ -37,7 +35,7 @@ def factors(rows: int, columns: int, rank: int) -> Model:
         )
         return jnp.sum(row["embed"] * column["embed"], -1, keepdims=True) + row["bias"] + column["bias"]
 
-    return Model(init, apply, f"factorisation of a {rows}x{columns} matrix, rank {rank}")
+    return Model(drawn(start), apply, f"factorisation of a {rows}x{columns} matrix, rank {rank}")
 
 
 def adapters(*sizes: int, rank: int) -> Model:
@@ -46,13 +44,8 @@ def adapters(*sizes: int, rank: int) -> Model:
     Inputs are a pair: x [batch, sizes[0]] and the frozen kernels, sizes[i] by sizes[i + 1].
     """
 
-    def init(key: Key, config: Config) -> Params:
-        keys = random.split(key, len(sizes) - 1)
-        return {
-            "layers": [
-                _adapter(k, i, o, rank, config) for k, (i, o) in zip(keys, pairwise(sizes), strict=True)
-            ]
-        }
+    def start(config: Config) -> Params:
+        return {"layers": [_adapter(i, o, rank, config) for i, o in pairwise(sizes)]}
 
     def apply(params: Params, inputs: Any, config: Config) -> jax.Array:
         x, frozen = inputs
@@ -61,12 +54,12 @@ def adapters(*sizes: int, rank: int) -> Model:
             x = hidden_gain(config) * (x @ base) + (x @ layer["A"]) @ layer["B"] + layer["bias"]
         return x
 
-    return Model(init, apply, f"rank-{rank} adapters on a frozen {'-'.join(map(str, sizes))} MLP")
+    return Model(drawn(start), apply, f"rank-{rank} adapters on a frozen {'-'.join(map(str, sizes))} MLP")
 
 
-def _adapter(key: Key, fan_in: int, fan_out: int, rank: int, config: Config) -> Params:
+def _adapter(fan_in: int, fan_out: int, rank: int, config: Config) -> Params:
     return {
-        "A": kernel(key, fan_in, rank, gain=config["scale"]),
+        "A": kernel(fan_in, rank, gain=config["scale"]),
         "B": jnp.zeros((rank, fan_out), jnp.float32),
         "bias": jnp.zeros(fan_out, jnp.float32),
     }

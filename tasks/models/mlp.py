@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import jax
 import jax.numpy as jnp
-from jax import random
 
-from tasks.base import Config, Key, Params
-from tasks.models.layers import Model, activate, dense, hidden_gain, linear, norm, normalise
+from tasks.base import Config, Params
+from tasks.models.layers import Model, Normal, activate, dense, drawn, hidden_gain, linear, norm, normalise
 
 
 def mlp(*sizes: int, norms: bool = False, bias: float = 0.0, octaves: int = 0) -> Model:
@@ -22,13 +23,10 @@ def mlp(*sizes: int, norms: bool = False, bias: float = 0.0, octaves: int = 0) -
     """
     widths = (sizes[0] * max(2 * octaves, 1), *sizes[1:])
 
-    def init(key: Key, config: Config) -> Params:
-        *keys, last = random.split(key, len(widths) - 1)
+    def start(config: Config) -> Params:
         gain = hidden_gain(config)
-        hidden = [
-            _hidden(k, i, o, gain, norms, bias) for k, i, o in zip(keys, widths, widths[1:-1], strict=False)
-        ]
-        return {"hidden": hidden, "head": dense(last, widths[-2], widths[-1], config["head"])}
+        hidden = [_hidden(i, o, gain, norms, bias) for i, o in pairwise(widths[:-1])]
+        return {"hidden": hidden, "head": dense(widths[-2], widths[-1], config["head"])}
 
     def apply(params: Params, x: jax.Array, config: Config) -> jax.Array:
         x = _waves(x, octaves) if octaves else x
@@ -38,14 +36,13 @@ def mlp(*sizes: int, norms: bool = False, bias: float = 0.0, octaves: int = 0) -
         return linear(params["head"], x)
 
     text = "-".join(map(str, sizes)) + " MLP" + norms * ", layer norm" + bool(octaves) * ", sine features"
-    return Model(init, apply, text)
+    return Model(drawn(start), apply, text)
 
 
-def _hidden(key: Key, fan_in: int, fan_out: int, gain: jax.Array, norms: bool, bias: float) -> Params:
-    for_kernel, for_bias = random.split(key)
-    layer = dense(for_kernel, fan_in, fan_out, gain)
+def _hidden(fan_in: int, fan_out: int, gain: jax.Array, norms: bool, bias: float) -> Params:
+    layer = dense(fan_in, fan_out, gain)
     if bias:
-        layer["bias"] = bias * random.normal(for_bias, (fan_out,), jnp.float32)
+        layer["bias"] = Normal((fan_out,), bias)
     return {**layer, "norm": norm(fan_out)} if norms else layer
 
 

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax, random
+from jax import lax
 
-from tasks.base import Config, Key, Params
-from tasks.models.layers import Model, dense, embedding, kernel, linear, lookup
+from tasks.base import Config, Params
+from tasks.models.layers import Model, Normal, dense, drawn, kernel, linear, lookup
 
 
 class Cell(NamedTuple):
@@ -52,41 +52,39 @@ LSTM = Cell("LSTM", gates=4, states=2, forget=1.0, step=_lstm_step)
 def language_recurrent(cell: Cell, size: int, vocabulary: int = 128, unroll: int = 8) -> Model:
     """Integer bytes [batch, length] -> logits [batch, length, vocabulary]."""
 
-    def init(key: Key, config: Config) -> Params:
-        table, rest = random.split(key)
+    def start(config: Config) -> Params:
         return {
-            "embed": embedding(table, vocabulary, size, 0.3 * config["embed"]),
-            **_recurrence(rest, cell, size, size, vocabulary, config),
+            "embed": Normal((vocabulary, size), 0.3 * config["embed"]),
+            **_recurrence(cell, size, size, vocabulary, config),
         }
 
     def apply(params: Params, x: jax.Array, config: Config) -> jax.Array:
         outputs = _run(cell, params, lookup(params["embed"], x), size, unroll)
         return linear(params["head"], outputs).swapaxes(0, 1)
 
-    return Model(init, apply, f"byte {cell.name}, width {size}")
+    return Model(drawn(start), apply, f"byte {cell.name}, width {size}")
 
 
 def row_classifier(cell: Cell, rows: int, columns: int, size: int, classes: int, unroll: int = 7) -> Model:
     """Reads an image row by row: [batch, rows * columns] -> logits [batch, classes]."""
 
-    def init(key: Key, config: Config) -> Params:
-        return _recurrence(key, cell, columns, size, classes, config)
+    def start(config: Config) -> Params:
+        return _recurrence(cell, columns, size, classes, config)
 
     def apply(params: Params, x: jax.Array, config: Config) -> jax.Array:
         outputs = _run(cell, params, x.reshape(x.shape[0], rows, columns), size, unroll)
         return linear(params["head"], outputs[-1])
 
-    return Model(init, apply, f"{cell.name} over {rows} rows, width {size}")
+    return Model(drawn(start), apply, f"{cell.name} over {rows} rows, width {size}")
 
 
-def _recurrence(key: Key, cell: Cell, inputs: int, size: int, outputs: int, config: Config) -> Params:
-    first, state, head = random.split(key, 3)
-    layer = dense(first, inputs, cell.gates * size, config["scale"])
+def _recurrence(cell: Cell, inputs: int, size: int, outputs: int, config: Config) -> Params:
+    layer = dense(inputs, cell.gates * size, config["scale"])
     layer["bias"] = layer["bias"].at[:size].set(cell.forget)
     return {
         "input": layer,
-        "state": {"kernel": kernel(state, size, cell.gates * size, gain=config["scale"])},
-        "head": dense(head, size, outputs, config["head"]),
+        "state": {"kernel": kernel(size, cell.gates * size, gain=config["scale"])},
+        "head": dense(size, outputs, config["head"]),
     }
 
 

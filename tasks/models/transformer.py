@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jax import random
 
-from tasks.base import Config, Key, Params
+from tasks.base import Config, Params
 from tasks.models.layers import (
     Model,
+    Normal,
     activate,
     dense,
-    embedding,
+    drawn,
     hidden_gain,
     kernel,
     linear,
@@ -26,14 +26,13 @@ HEAD_SIZE = 16
 def language_transformer(width: int, depth: int, length: int, vocabulary: int = 128) -> Model:
     """Causal: integer bytes [batch, length] -> logits [batch, length, vocabulary]."""
 
-    def init(key: Key, config: Config) -> Params:
-        table, positions, blocks, head = random.split(key, 4)
+    def start(config: Config) -> Params:
         return {
-            "embed": embedding(table, vocabulary, width, 0.02 * config["embed"]),
-            "pos_embed": embedding(positions, length, width, 0.02 * config["embed"]),
-            "blocks": _blocks(blocks, width, depth, config),
+            "embed": Normal((vocabulary, width), 0.02 * config["embed"]),
+            "pos_embed": Normal((length, width), 0.02 * config["embed"]),
+            "blocks": [_new_block(width, depth, config) for _ in range(depth)],
             "norm": norm(width, bias=False),
-            "head": {"kernel": kernel(head, width, vocabulary, gain=config["head"])},
+            "head": {"kernel": kernel(width, vocabulary, gain=config["head"])},
         }
 
     def apply(params: Params, x: jax.Array, config: Config) -> jax.Array:
@@ -42,7 +41,7 @@ def language_transformer(width: int, depth: int, length: int, vocabulary: int = 
             x = _block(block, x, config, causal=True)
         return normalise(params["norm"], x) @ params["head"]["kernel"]
 
-    return Model(init, apply, f"byte transformer, width {width}, depth {depth}, length {length}")
+    return Model(drawn(start), apply, f"byte transformer, width {width}, depth {depth}, length {length}")
 
 
 def patch_transformer(space: tuple[int, ...], patch: int, width: int, depth: int, classes: int) -> Model:
@@ -51,14 +50,13 @@ def patch_transformer(space: tuple[int, ...], patch: int, width: int, depth: int
     for side in space:
         tokens, size = tokens * (side // patch), size * patch
 
-    def init(key: Key, config: Config) -> Params:
-        first, positions, blocks, head = random.split(key, 4)
+    def start(config: Config) -> Params:
         return {
-            "patches": dense(first, size, width),
-            "pos_embed": embedding(positions, tokens, width, 0.02 * config["embed"]),
-            "blocks": _blocks(blocks, width, depth, config),
+            "patches": dense(size, width),
+            "pos_embed": Normal((tokens, width), 0.02 * config["embed"]),
+            "blocks": [_new_block(width, depth, config) for _ in range(depth)],
             "norm": norm(width, bias=False),
-            "head": dense(head, width, classes, config["head"]),
+            "head": dense(width, classes, config["head"]),
         }
 
     def apply(params: Params, x: jax.Array, config: Config) -> jax.Array:
@@ -67,25 +65,20 @@ def patch_transformer(space: tuple[int, ...], patch: int, width: int, depth: int
             x = _block(block, x, config, causal=False)
         return linear(params["head"], normalise(params["norm"], x).mean(-2))
 
-    return Model(init, apply, f"patch transformer, width {width}, depth {depth}, {tokens} patches")
+    return Model(drawn(start), apply, f"patch transformer, width {width}, depth {depth}, {tokens} patches")
 
 
-def _blocks(key: Key, width: int, depth: int, config: Config) -> list[Params]:
-    return [_new_block(k, width, depth, config) for k in random.split(key, depth)]
-
-
-def _new_block(key: Key, width: int, depth: int, config: Config) -> Params:
-    qkv, out, up, down = random.split(key, 4)
+def _new_block(width: int, depth: int, config: Config) -> Params:
     small = (
         2.0 * depth
     ) ** -0.5  # keeps the residual stream's size independent of depth (Radford et al. 2019)
     return {
         "norm1": norm(width, bias=False),
-        "qkv": {"kernel": kernel(qkv, width, 3 * width, gain=config["scale"])},
-        "out": {"kernel": kernel(out, width, width, gain=small)},
+        "qkv": {"kernel": kernel(width, 3 * width, gain=config["scale"])},
+        "out": {"kernel": kernel(width, width, gain=small)},
         "norm2": norm(width, bias=False),
-        "up": dense(up, width, 4 * width, hidden_gain(config)),
-        "down": dense(down, 4 * width, width, small),
+        "up": dense(width, 4 * width, hidden_gain(config)),
+        "down": dense(4 * width, width, small),
     }
 
 

