@@ -1,0 +1,102 @@
+"""What a meta-training run is: one dataclass, and the presets."""
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+
+from learned_opt.config import FLTConfig
+from tasks.suites import META_TRAIN, VALIDATION
+
+CHUNK = 25  # inner steps of the compiled inner loop; horizons are multiples of it
+
+SIGMA = {
+    "step_law": 0.1,
+    "blend_law": 0.2,
+    "log_warmup": 0.2,
+    "log_decay_power": 0.1,
+    "log_anytime_warmup": 0.2,
+    "log_anytime_scale": 0.2,
+    "log_anytime_power": 0.1,
+    "log_rate": 0.1,
+    "frequency": 0.01,
+    "phase": 0.1,
+    "read_out": 0.05,
+    "whitening": 0.2,
+    "w3": 0.03,
+}
+"""Standard deviation of the perturbation of each group of meta-parameters, by name."""
+NETWORK_SIGMA = 0.05
+"""The same for every name that SIGMA does not list: the layers of the networks."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Settings of a run. Everything that decides its result is here.
+
+    Attributes:
+      steps: outer steps.
+      families: names of the META_TRAIN families.
+      families_per_step: how many of them one outer step uses, in turn.
+      pairs: antithetic pairs a family.
+      horizons: shortest and longest unroll in inner steps; drawn log-uniformly, one for each outer step.
+      anytime: share of pairs that are not told their horizon.
+      learning_rate: of the outer Adam, where a perturbation has standard deviation 0.1; decays to a tenth.
+      clip: largest norm of the meta-gradient, in the same units.
+      final_weight: share of the last tenth of a run in the objective; the rest is the whole run's mean.
+      validation: names of the VALIDATION families on which progress is measured.
+      validation_steps: their horizon.
+      validation_seeds: members of each.
+      validate_every: outer steps between measurements, each of which also saves a checkpoint.
+      seed: of everything random.
+      optimizer: structure of the learned optimizer.
+    """
+
+    steps: int
+    families: tuple[str, ...] = tuple(META_TRAIN)
+    families_per_step: int = 6
+    pairs: int = 48
+    horizons: tuple[int, int] = (100, 1500)
+    anytime: float = 0.2
+    learning_rate: float = 0.03
+    clip: float = 3.0
+    final_weight: float = 0.8
+    validation: tuple[str, ...] = tuple(VALIDATION)
+    validation_steps: int = 500
+    validation_seeds: int = 8
+    validate_every: int = 20
+    seed: int = 0
+    optimizer: FLTConfig = field(default_factory=FLTConfig)
+
+    def __post_init__(self) -> None:
+        """Refuses settings that could not run."""
+        for name, table in (("families", META_TRAIN), ("validation", VALIDATION)):
+            unknown = [value for value in getattr(self, name) if value not in table]
+            if unknown:
+                raise ValueError(f"{name} has {unknown}; known names are {', '.join(table)}")
+        for name in ("steps", "families_per_step", "pairs", "validation_seeds", "validate_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: expected at least 1")
+        shortest, longest = self.horizons
+        if not CHUNK <= shortest <= longest:
+            raise ValueError(f"horizons={self.horizons}: expected {CHUNK} <= shortest <= longest")
+
+    def to_json(self) -> str:
+        """The settings as a JSON object, with sorted keys."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+
+
+PRESETS: dict[str, TrainConfig] = {
+    "demo": TrainConfig(
+        steps=24,
+        families=("digits_mlp", "digits_thin", "wine", "linear_map"),
+        families_per_step=4,
+        pairs=8,
+        horizons=(50, 100),
+        learning_rate=0.06,
+        validation=("iris", "signal_mlp"),
+        validation_steps=100,
+        validate_every=24,
+    ),
+    "small": TrainConfig(steps=100, pairs=16, horizons=(100, 500)),
+    "release": TrainConfig(steps=140, pairs=96, validate_every=25),
+}

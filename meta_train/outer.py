@@ -1,0 +1,196 @@
+"""The outer loop: meta-gradients of a few families at a time move the meta-parameters."""
+
+import datetime
+import os
+import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.flatten_util import ravel_pytree
+
+from learned_opt import untrained
+from learned_opt.config import FLTConfig
+from meta_train.checkpoint import Checkpoints, RunState, config_of, recorded_settings
+from meta_train.config import CHUNK, TrainConfig
+from meta_train.devices import Population, replicate
+from meta_train.estimators import Keys, meta_gradient, pair_scores, perturbation_scale
+from meta_train.unroll import Score, objective, unroll
+from meta_train.watch import Watch
+from tasks import TaskFamily
+from tasks.suites import META_TRAIN, VALIDATION
+
+AVERAGING = 0.9  # decay of the running average of the meta-parameters
+VALIDATION_SEED = 1_000_003  # of the validation members: the same in every run
+
+
+def train(config: TrainConfig, out: Path, time_limit_minutes: float | None = None) -> None:
+    """Runs, or goes on with, the meta-training in a folder.
+
+    Args:
+      config: settings; those of the run that is already there, if there is one.
+      out: folder for checkpoints, TensorBoard events and the settings.
+      time_limit_minutes: stop after a checkpoint once so much time has passed; None for no limit.
+
+    Raises:
+      ValueError: the folder holds a run with other settings.
+      KeyboardInterrupt: after a checkpoint, if the user interrupts.
+    """
+    started = time.monotonic()
+    checkpoints = Checkpoints(out, config)
+    trainer = Trainer(config)
+    state = checkpoints.restore(trainer.start()) or trainer.start()
+    before = float(state.seconds)
+    with Watch(out, config, int(state.step)) as watch:
+        trainer.compile(watch)
+        try:
+            while int(state.step) < config.steps:
+                state = trainer.step(state, watch)
+                state = state._replace(seconds=jnp.float32(before + time.monotonic() - started))
+                step = int(state.step)
+                if step % config.validate_every == 0 or step == config.steps:
+                    state = trainer.validate(state, watch)
+                    checkpoints.save(state)
+                if time_limit_minutes is not None and time.monotonic() - started > 60 * time_limit_minutes:
+                    watch.say(f"time limit reached at step {step} of {config.steps}; the same command goes on from there")
+                    break
+        finally:
+            checkpoints.save(state)
+            checkpoints.close()
+
+
+def load_trained(out: Path) -> tuple[Any, FLTConfig, dict[str, Any]]:
+    """(meta-parameters, config, card) of the run in a folder: the average with the best validation score.
+
+    Raises:
+      FileNotFoundError: there is no checkpoint in this folder.
+    """
+    settings = recorded_settings(out)
+    config = config_of(settings)
+    trainer = Trainer(config)
+    state = Checkpoints(out, config).restore(trainer.start())
+    if state is None:
+        raise FileNotFoundError(f"{out} holds no checkpoint yet")
+    chosen = state.best if np.isfinite(state.best_score) else state.average
+    card = {
+        "settings": settings,
+        "outer_steps": int(state.step),
+        "validation_score": float(state.best_score),
+        "seconds": round(float(state.seconds)),
+        "device": f"{jax.local_device_count()} x {jax.devices()[0].device_kind}",
+        "commit": _commit(),
+        "date": datetime.date.today().isoformat(),
+    }
+    return jax.device_get(trainer.unravel(chosen)), config.optimizer, card
+
+
+class Trainer:
+    """A run's compiled functions and the rule that moves the meta-parameters."""
+
+    def __init__(self, config: TrainConfig):
+        self.config = config
+        self.theta, _ = untrained(config.optimizer, jax.random.key(config.seed))
+        self.flat, self.unravel = ravel_pytree(self.theta)
+        scale, _ = ravel_pytree(perturbation_scale(self.theta))
+        self.scale = scale / 0.1
+        rate = optax.cosine_decay_schedule(config.learning_rate, config.steps, alpha=0.1)
+        self.outer = optax.chain(optax.clip_by_global_norm(config.clip), optax.adam(rate, b1=0.8, b2=0.95))
+        self.families = {name: META_TRAIN[name] for name in config.families}
+        self.validation = {name: VALIDATION[name] for name in config.validation}
+        self.programs: dict[str, Population] = {}
+        self.data = {
+            name: replicate(family.data().train) for name, family in (self.families | self.validation).items()
+        }
+        self.combine = jax.jit(meta_gradient, static_argnums=(2, 3))
+        self.advance = jax.jit(self._advance)
+
+    def start(self) -> RunState:
+        """The state of a new run."""
+        zero = jnp.zeros((), jnp.float32)
+        return RunState(
+            jnp.zeros((), jnp.int32), self.flat, self.outer.init(self.flat), self.flat, self.flat, zero + jnp.inf, zero
+        )
+
+    def compile(self, watch: Watch) -> None:
+        """Compiles every family's program, in parallel threads."""
+        jobs = {name: (pair_scores(f, self.config, self.theta), self.config.pairs) for name, f in self.families.items()}
+        for name, family in self.validation.items():
+            jobs[name] = (self._member_scores(family), self.config.validation_seeds)
+        arguments = Keys.of(0, 0, 0), jnp.int32(CHUNK)
+
+        def build(name: str) -> None:
+            started = time.monotonic()
+            function, members = jobs[name]
+            self.programs[name] = Population(function, members).compile(self.flat, *arguments, self.data[name])
+            watch.compiled(name, time.monotonic() - started)
+
+        with ThreadPoolExecutor(max_workers=min(len(jobs), os.cpu_count() or 1)) as pool:
+            list(pool.map(build, jobs))
+
+    def step(self, state: RunState, watch: Watch) -> RunState:
+        """One outer step."""
+        started = time.monotonic()
+        step = int(state.step)
+        horizon = self.horizon(step)
+        scores: dict[str, Score] = {}
+        gradients = []
+        for name in self.chosen(step):
+            keys = Keys.of(self.config.seed, step, self.config.families.index(name))
+            scores[name] = self.programs[name](state.flat, keys, jnp.int32(horizon), self.data[name])
+            one_device = jax.device_get(scores[name])
+            gradients.append(self.combine(one_device, keys, self.flat.size, self.config.final_weight))
+        gradient = sum(gradients) / len(gradients)
+        state = self.advance(state, gradient)
+        watch.stepped(step + 1, horizon, scores, gradient, self.unravel(state.flat), time.monotonic() - started)
+        return state
+
+    def validate(self, state: RunState, watch: Watch) -> RunState:
+        """Measures the averaged meta-parameters; remembers them if they are the best so far."""
+        steps = jnp.int32(self.config.validation_steps)
+        per_family = {}
+        for index, name in enumerate(self.config.validation):
+            keys = Keys.of(VALIDATION_SEED, 0, index)
+            score = self.programs[name](state.average, keys, steps, self.data[name])
+            per_family[name] = np.asarray(objective(score, self.config.final_weight))
+        mean = float(np.mean([np.mean(values) for values in per_family.values()]))
+        watch.validated(int(state.step), per_family, mean)
+        if mean < state.best_score:
+            state = state._replace(best=state.average, best_score=jnp.float32(mean))
+        return state
+
+    def chosen(self, step: int) -> list[str]:
+        """The families of an outer step: all of them in turn, in an order drawn anew for each round."""
+        per_step, names = min(self.config.families_per_step, len(self.families)), list(self.families)
+        places = range(step * per_step, (step + 1) * per_step)
+        order = lambda turn: np.random.default_rng([self.config.seed, turn]).permutation(len(names))
+        return [names[order(place // len(names))[place % len(names)]] for place in places]
+
+    def horizon(self, step: int) -> int:
+        """Inner steps of an outer step."""
+        low, high = np.log(self.config.horizons)
+        draw = np.random.default_rng([self.config.seed, step, 1]).uniform(low, high)
+        return max(CHUNK, round(np.exp(draw) / CHUNK) * CHUNK)
+
+    def _advance(self, state: RunState, gradient: jax.Array) -> RunState:
+        updates, outer = self.outer.update(gradient, state.outer, state.flat)
+        flat = state.flat + updates * self.scale
+        average = AVERAGING * state.average + (1 - AVERAGING) * flat
+        return state._replace(step=state.step + 1, flat=flat, outer=outer, average=average)
+
+    def _member_scores(self, family: TaskFamily) -> Any:
+        def one(flat: jax.Array, member: jax.Array, keys: Keys, steps: jax.Array, data: Any) -> Score:
+            key = jax.random.fold_in(keys.members, member)
+            return unroll(family, self.config.optimizer, self.unravel(flat), key, steps, jnp.asarray(True), data)
+
+        return jax.vmap(one, (None, 0, None, None, None))
+
+
+def _commit() -> str:
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    return result.stdout.strip() or "unknown"

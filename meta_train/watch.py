@@ -1,0 +1,93 @@
+"""What a run shows while it goes: a progress bar with the time left, and TensorBoard scalars."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import jax
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from tensorboardX import SummaryWriter
+
+from meta_train.config import TrainConfig
+from meta_train.unroll import Score
+
+
+class Watch:
+    """Terminal and TensorBoard of one run. A context manager."""
+
+    def __init__(self, out: Path, config: TrainConfig, step: int):
+        self._writer = SummaryWriter(str(out / "events"))
+        self._progress = Progress(
+            TextColumn("meta-training"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=Console(soft_wrap=True),
+        )
+        self._bar = self._progress.add_task("steps", total=config.steps, completed=step, note="compiling")
+        self._pairs = config.pairs
+
+    def __enter__(self) -> Self:
+        """Starts the progress bar."""
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stops the progress bar and writes what is left."""
+        self._progress.stop()
+        self._writer.close()
+
+    def say(self, line: str) -> None:
+        """Prints a line above the bar."""
+        self._progress.console.print(line, markup=False, highlight=False)
+
+    def compiled(self, name: str, seconds: float) -> None:
+        """A family is ready."""
+        self._progress.update(self._bar, note=f"compiled {name} in {seconds:.0f} s")
+        if not self._progress.console.is_terminal:
+            self.say(f"compiled {name} in {seconds:.0f} s")
+
+    def stepped(
+        self, step: int, horizon: int, scores: Mapping[str, Score], gradient: jax.Array, theta: Any, seconds: float
+    ) -> None:
+        """An outer step is done."""
+        norm = float(np.linalg.norm(gradient))
+        finals = {name: float(np.median(score.final)) for name, score in scores.items()}
+        rate = 2 * self._pairs * horizon * len(scores) / seconds
+        add = lambda tag, value: self._writer.add_scalar(tag, float(value), step)
+        for name, value in finals.items():
+            add(f"log_loss/{name}", value)
+        for name, value in _laws(theta).items():
+            add(f"law/{name}", value)
+        add("meta_gradient_norm", norm)
+        add("horizon", horizon)
+        add("inner_steps_per_second", rate)
+        shown = " ".join(f"{name} {value:.2f}" for name, value in finals.items())
+        note = f"T={horizon} |g|={norm:.1f} {rate / 1e3:.0f}k steps/s  {shown}"
+        self._progress.update(self._bar, completed=step, note=note)
+        if not self._progress.console.is_terminal:
+            self.say(f"step {step}: {seconds:.1f} s  {note}")
+
+    def validated(self, step: int, per_family: Mapping[str, np.ndarray], mean: float) -> None:
+        """A measurement on the validation families is done."""
+        for name, values in per_family.items():
+            self._writer.add_scalar(f"validation/{name}", float(np.mean(values)), step)
+        self._writer.add_scalar("validation/mean", mean, step)
+        shown = " ".join(f"{name} {np.mean(values):.3f}" for name, values in per_family.items())
+        self.say(f"step {step}: validation {mean:.4f}  {shown}")
+
+
+def _laws(theta: Any) -> dict[str, float]:
+    """The meta-parameters with a name and a meaning of their own, by name."""
+    named = {}
+    for module, group in theta.items():
+        if module.endswith("schedule") or module.endswith("memory"):
+            for name, value in group.items():
+                for index, scalar in enumerate(np.ravel(value)):
+                    named[f"{name}_{index}" if np.ndim(value) else name] = float(scalar)
+    return named
