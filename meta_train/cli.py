@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ from meta_train.evaluation import Optimizer, Protocol, baseline, evaluate, learn
 from meta_train.lookup import UsageError, families, list_all, load_weights, named_weights, one_of
 
 DEMO_STEPS = 300
+PIPE_WIDTH = 130
 Names = Annotated[tuple[tuple[str, ...], ...], UseAppendAction]
 
 
@@ -126,9 +128,7 @@ class Evaluate:
         except OSError as error:
             raise UsageError(f"--out {self.out} cannot be used as a folder: {error.strerror}") from error
         say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
-        say(
-            f"{len(chosen)} tasks, {len(optimizers)} optimizers; finished runs are kept in {self.out / 'runs'}"
-        )
+        say(f"{len(chosen)} tasks, {len(optimizers)} optimizers; results: {self.out / 'runs'}")
         results, failures = evaluate(chosen, optimizers, protocol, self.out, log=say)
         from meta_train.evaluation import table
         from meta_train.plots import draw_all
@@ -180,6 +180,12 @@ Command = (
 )
 
 
+def _console() -> Console:
+    # A pipe has no width of its own, and the 80 columns that rich assumes would fold the tables.
+    known = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return Console() if known else Console(width=PIPE_WIDTH)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line.
 
@@ -197,7 +203,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             args=argv,
             config=(OmitArgPrefixes, OmitSubcommandPrefixes),
         )
-        return command.run(Console())
+        return command.run(_console())
     except UsageError as error:
         print(f"meta-train: {error}", file=sys.stderr)
         return 2

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -117,25 +118,42 @@ def load_weights(name_or_path: str) -> tuple[Any, Any]:
 
 def list_all(console: Console, baselines: Mapping[str, Baseline]) -> None:
     """Print suites, baselines, presets and weights."""
+    from meta_train.config import PRESETS
+
     for suite, table in suites.SUITES.items():
         console.print(_cards(suite, table))
     console.print(f'The suite "demo" is: {", ".join(DEMO)}.\n')
-    rows = Table("baseline", "learning rates", "weight decay", title="baselines", title_justify="left")
+    rows = _table("baselines", "name", "learning rates", "weight decay")
     for row in baselines.values():
-        rows.add_row(
-            row.name, f"{row.rates[0]:g} ... {row.rates[-1]:g} ({len(row.rates)})", f"{row.weight_decay:g}"
-        )
+        rates = f"{row.rates[0]:g} to {row.rates[-1]:g} ({len(row.rates)})"
+        rows.add_row(row.name, rates, f"{row.weight_decay:g}")
     console.print(rows)
-    from meta_train.config import PRESETS
-
-    presets = Table("preset", "settings", title="presets of `train`", title_justify="left")
+    presets = _table(
+        "presets of `train`", "name", "outer steps", "families", "pairs", "horizons", "validation"
+    )
     for name, preset in PRESETS.items():
-        presets.add_row(name, str(preset))
+        used = f"{preset.families_per_step} at a time of {len(preset.families)}"
+        horizons = "{} to {} steps".format(*preset.horizons)
+        validation = f"{len(preset.validation)} families, {preset.validation_steps} steps"
+        presets.add_row(name, str(preset.steps), used, str(preset.pairs), horizons, validation)
     console.print(presets)
-    weights = Table("name", title="shipped weights, the newest last", title_justify="left")
-    for name in [*shipped_weights(), UNTRAINED]:
-        weights.add_row(name)
+    weights = _table("weights, the newest last", "name", "made by")
+    weights.add_row(UNTRAINED, "hand: where meta-training starts")
+    for name in shipped_weights():
+        weights.add_row(name, _made_by(name))
     console.print(weights)
+
+
+def _made_by(name: str) -> str:
+    from learned_opt.weights import load_card
+
+    return "; ".join(
+        f"{key}: {value}" for key, value in load_card(name).items() if not isinstance(value, dict)
+    )
+
+
+def _table(title: str, *columns: str) -> Table:
+    return Table(*columns, title=title, title_justify="left", box=box.SIMPLE_HEAD)
 
 
 def _cards(suite: str, table: Mapping[str, TaskFamily]) -> Table:
@@ -150,7 +168,7 @@ def _cards(suite: str, table: Mapping[str, TaskFamily]) -> Table:
         "licence",
         "differs in",
     )
-    shown = Table(*columns, title=f"suite {suite}", title_justify="left")
+    shown = _table(f"suite {suite}", *columns)
     for name, family in table.items():
         card = family.card
         sizes = (f"{card.parameters:,}", str(card.batch_size), str(card.steps))

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
 import numpy as np
+from matplotlib import ticker
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 
 from meta_train.evaluation.compare import Comparison
@@ -59,9 +60,8 @@ def _curves(results: Sequence[Result], names: Sequence[str]) -> Figure:
     left.set_ylim(lowest * (1 - MARGIN), initial * (1 + 2 * MARGIN))
     for axes in (left, right):
         axes.grid(True, which="both", alpha=0.25, linewidth=0.5)
-        axes.yaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.yaxis.set_minor_formatter(matplotlib.ticker.LogFormatter(minor_thresholds=(1, 0.4)))
-    right.legend(frameon=False, fontsize=8)
+        _plain_ticks(axes.yaxis)
+    right.legend(frameon=False, fontsize=8, handlelength=4)
     first = results[0]
     figure.suptitle(f"{first.task}: {first.steps} steps, mean of {len(first.seeds)} seeds, range shaded")
     return figure
@@ -101,16 +101,25 @@ def _summary(pairs: Sequence[Comparison]) -> Figure:
     axes.axvline(1.0, color="black", linewidth=0.8)
     axes.set_xscale("log")
     axes.set_xlim(min(0.5, 0.7 * min(ratios)), max(2.0, 1.4 * max(ratios)))
-    axes.xaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_minor_formatter(matplotlib.ticker.LogFormatter(minor_thresholds=(2, 0.4)))
+    _plain_ticks(axes.xaxis)
     axes.set_yticks(range(len(tasks)), tasks)
-    axes.invert_yaxis()
+    axes.set_ylim(len(tasks) - 0.5, -0.5)
     axes.grid(True, axis="x", which="both", alpha=0.25, linewidth=0.5)
     axes.set_xlabel(
         "final validation loss / the tuned baseline's (left of 1: better; hollow: a tie; bar: 95% interval)"
     )
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
+
+
+def _plain_ticks(axis: Axis) -> None:
+    """Label a logarithmic axis at 1, 2 and 5 times powers of ten, as 0.05 rather than 5e-02."""
+    for set_locator, set_formatter, multiples in (
+        (axis.set_major_locator, axis.set_major_formatter, (1.0,)),
+        (axis.set_minor_locator, axis.set_minor_formatter, (2.0, 5.0)),
+    ):
+        set_locator(ticker.LogLocator(subs=multiples))
+        set_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
 
 
 def _save(figure: Figure, path: Path) -> None:

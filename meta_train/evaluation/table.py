@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import rich.table
+from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
@@ -51,7 +52,7 @@ class Table:
 
     def rich(self) -> RenderableType:
         """The table for a rich console."""
-        table = rich.table.Table(title=self.title, title_justify="left")
+        table = rich.table.Table(title=self.title, title_justify="left", box=box.SIMPLE_HEAD)
         for index, column in enumerate(self.columns):
             table.add_column(column, justify="left" if index < 2 else "right", overflow="fold")
         for row in self.rows:
@@ -81,7 +82,7 @@ def tables(results: Sequence[Result], failures: Sequence[Failure]) -> list[Table
 
 
 def _losses(results: Sequence[Result]) -> Table:
-    columns = ("task", "optimizer", "rate", "tuning runs", "train", "valid", "diverged", "ms/step")
+    columns = ("task", "optimizer", "rate", "trials", "train", "valid", "diverged", "ms/step")
     rows = tuple(
         (
             result.task,
@@ -96,9 +97,9 @@ def _losses(results: Sequence[Result]) -> Table:
         for result in results
     )
     note = (
-        "Mean over the report seeds ± standard error. train: mean of the last 5% of the steps; valid: after "
-        "the last step. ms/step: wall-clock for one step of one run, data and measurements included, "
-        "compilation not; many runs may have been trained side by side."
+        "trials: tuning runs. Mean over the report seeds ± standard error. train: mean of the last 5% of the "
+        "steps; valid: after the last step. ms/step: wall-clock for one step of one run, measurements "
+        "included, compilation not; many runs may have been trained side by side."
     )
     if any(result.at_edge for result in results):
         note += " !: the best rate is at the edge of a grid that was widened twice."

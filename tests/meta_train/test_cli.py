@@ -161,7 +161,7 @@ def test_evaluate_exits_with_1_if_nothing_could_be_run(monkeypatch, capsys, tmp_
     assert "Could not be run" in capsys.readouterr().out
 
 
-def test_the_demo_suite_is_held_out_and_the_default(tmp_path):
+def test_the_demo_suite_is_held_out_and_the_default(tmp_path, fast_weights):
     assert set(lookup.DEMO) <= set(suites.HELD_OUT)
     chosen, optimizers, protocol = cli.Evaluate(out=tmp_path, weights=(("untrained",),))._chosen()
     assert tuple(chosen) == lookup.DEMO
