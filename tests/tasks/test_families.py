@@ -12,31 +12,23 @@ from jax import random
 from tasks import get, suites
 
 FAMILIES = {name: family for suite in suites.SUITES.values() for name, family in suite.items()}
-# More than about three seconds each on two cores.
-HEAVY = {
-    "bible_lstm",
-    "bible_transformer",
-    "code_gru",
-    "code_transformer",
-    "digits_conv",
-    "digits_wide",
-    "mnist_conv",
-    "mnist_denoise",
-    "mnist_patches",
-    "mnist_plain",
-    "mnist_rows_gru",
-    "mnist_wide",
-    "photo",
-    "signal_conv",
-    "signal_patches",
-    "signal_plain",
-    "signal_wide",
-    "topics_gru",
-    "topics_transformer_wide",
+# One of each kind; the runs of the others are slow together.
+QUICK = {
+    "autompg_huber",
+    "cancer_sigmoid",
+    "digits_adapters",
+    "digits_autoencoder",
+    "digits_mlp",
+    "digits_norm",
+    "iris",
+    "linear_map",
+    "ratings",
+    "topics_transformer",
+    "waves",
 }
 EVERY = pytest.mark.parametrize("name", FAMILIES)
 EVERY_RUN = pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow) if name in HEAVY else name for name in FAMILIES]
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES]
 )
 LEAVES = {"kernel", "bias", "scale", "embed", "pos_embed", "A", "B"}
 MEMBERS, STEPS, PROBES = 3, 30, 4
@@ -62,17 +54,14 @@ def one_run(family, key, data):
     keys = random.split(random.fold_in(key, 2), STEPS)
     (end, _), (losses, norms) = jax.lax.scan(step, (start, optimizer.init(start)), keys)
 
-    def probe(params, part):
-        return jax.lax.map(
-            lambda k: family.loss(params, family.batch(k, part, config), config), keys[:PROBES]
-        )
+    def probe(params):
+        def losses(k):
+            return [family.loss(params, family.batch(k, part, config), config) for part in data]
 
-    probes = {
-        "before": probe(start, data.train),
-        "after": probe(end, data.train),
-        "valid": probe(end, data.valid),
-    }
-    return {"losses": losses, "norms": norms, **probes}, end
+        return jax.lax.map(losses, keys[:PROBES])
+
+    (before, after), valid = jax.vmap(probe)(jax.tree.map(lambda *both: jnp.stack(both), start, end))
+    return {"losses": losses, "norms": norms, "before": before, "after": after, "valid": valid}, end
 
 
 @EVERY_RUN
