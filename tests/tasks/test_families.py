@@ -136,7 +136,8 @@ def test_wrong_labels_stay_wrong_and_only_in_training():
     train, valid = family.data()
 
     def labels(part, seed):
-        batch = jax.vmap(lambda k: family.batch(k, part, config))(random.split(random.key(seed), 40))
+        draw = jax.jit(jax.vmap(lambda k: family.batch(k, part, config)))
+        batch = draw(random.split(random.key(seed), 40))
         x, y = np.asarray(batch["x"]).reshape(-1, 64), np.asarray(batch["y"]).ravel()
         pixels = np.round(x * part["std"] + part["mean"]).astype(np.uint8)
         return [(row.tobytes(), int(label)) for row, label in zip(pixels, y, strict=True)]
