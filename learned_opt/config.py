@@ -3,9 +3,53 @@
 import dataclasses
 import json
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 CONFIG_VERSION = 1
+MAX_WIDTH = 256  # of a network: a file may not ask for gigabytes
+MAX_WINDOW = 256  # arrays of state
+MAX_MODES = 32
+DECAY = "a number strictly between 0 and 1, by at least 1e-9"
+
+
+def _check(owner: Any, name: str, good: bool, expected: str) -> None:
+    if not good:
+        value = getattr(owner, name)
+        raise ValueError(f"{type(owner).__name__}({name}={_short(value)}): expected {expected}")
+
+
+def _check_choice(owner: Any, name: str, choices: tuple[str, ...]) -> None:
+    value = getattr(owner, name)
+    _check(
+        owner, name, isinstance(value, str) and value in choices, f"one of {', '.join(map(repr, choices))}"
+    )
+
+
+def _check_bool(owner: Any, name: str) -> None:
+    _check(owner, name, isinstance(getattr(owner, name), bool), "True or False")
+
+
+def _check_width(owner: Any, name: str, low: int, high: int) -> None:
+    value = getattr(owner, name)
+    good = isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+    _check(owner, name, good, f"an integer from {low} to {high}")
+
+
+def _is_tuple(value: Any) -> bool:
+    return isinstance(value, tuple) and 0 < len(value) <= MAX_MODES
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_decay(value: Any) -> bool:
+    return _is_number(value) and 1e-9 <= value <= 1 - 1e-9
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}..."
 
 
 @dataclass(frozen=True)
@@ -33,10 +77,14 @@ class Mode:
 
     def __post_init__(self) -> None:
         """Refuses values that no memory could hold."""
-        if self.value not in ("g", "g2") or self.kind not in ("real", "alternating", "complex"):
-            raise ValueError(f"Mode(value={self.value!r}, kind={self.kind!r}): unknown value or kind")
-        if not 0.0 < self.decay < 1.0:
-            raise ValueError(f"Mode(decay={self.decay}): expected a number strictly between 0 and 1")
+        _check_choice(self, "value", ("g", "g2"))
+        _check_choice(self, "kind", ("real", "alternating", "complex"))
+        _check(self, "decay", _is_decay(self.decay), DECAY)
+        _check(
+            self, "frequency", _is_number(self.frequency) and abs(self.frequency) <= 0.5, "within [-0.5, 0.5]"
+        )
+        _check_bool(self, "corrected")
+        _check_bool(self, "read_ahead")
         if self.value == "g2" and self.kind != "real":
             raise ValueError("Mode(value='g2') must be real: an average of squares may not change sign")
 
@@ -74,15 +122,38 @@ class FLTConfig:
 
     def __post_init__(self) -> None:
         """Refuses structures that the network cannot be built for."""
+        if type(self.version) is not int or self.version != CONFIG_VERSION:
+            raise ValueError(
+                f"config version {_short(self.version)} is not the version {CONFIG_VERSION} of this release: "
+                "install the release that wrote these weights, or export them again"
+            )
+        _check(
+            self,
+            "modes",
+            _is_tuple(self.modes) and all(isinstance(mode, Mode) for mode in self.modes),
+            f"a tuple of 1 to {MAX_MODES} Mode",
+        )
+        _check_choice(self, "memory", ("modal", "window"))
+        _check_width(self, "window", 1, MAX_WINDOW)
+        _check_width(self, "rule_width", 0, MAX_WIDTH)
+        _check_width(self, "controller_width", 0, MAX_WIDTH)
+        _check(
+            self,
+            "signal_decays",
+            _is_tuple(self.signal_decays) and all(map(_is_decay, self.signal_decays)),
+            f"a tuple of 1 to {MAX_MODES} decays, each {DECAY}",
+        )
+        _check_bool(self, "law")
+        usable = self.epsilon is None or (_is_number(self.epsilon) and 0.0 <= self.epsilon <= 1e30)
+        _check(self, "epsilon", usable, "None or a number from 0 to 1e30")
         squares = sum(mode.value == "g2" for mode in self.modes)
         if squares > 1 or squares == len(self.modes):
-            raise ValueError(f"FLTConfig(modes={self.modes}): expected at least one mode on g, at most one on g2")
-        if self.law and not squares:
-            raise ValueError("FLTConfig(law=True) needs a mode on 'g2': the law measures signal against noise")
-        if self.version != CONFIG_VERSION:
             raise ValueError(
-                f"config version {self.version} is not the version {CONFIG_VERSION} of this release: "
-                "install the release that wrote these weights, or export them again"
+                f"FLTConfig(modes={self.modes}): expected at least one mode on g, at most one on g2"
+            )
+        if self.law and not squares:
+            raise ValueError(
+                "FLTConfig(law=True) needs a mode on 'g2': the law measures signal against noise"
             )
 
     def to_json(self) -> str:
@@ -95,9 +166,9 @@ class FLTConfig:
         try:
             fields = json.loads(text)
             if fields.get("version") != CONFIG_VERSION:
-                raise ValueError(f"config version {fields.get('version')!r}, expected {CONFIG_VERSION}")
+                raise ValueError(f"config version {_short(fields.get('version'))}, expected {CONFIG_VERSION}")
             modes = tuple(Mode(**mode) for mode in fields.pop("modes"))
-            decays = tuple(float(decay) for decay in fields.pop("signal_decays"))
+            decays = tuple(fields.pop("signal_decays"))
             return cls(modes=modes, signal_decays=decays, **fields)
         except (TypeError, AttributeError, KeyError, json.JSONDecodeError) as error:
             raise ValueError(f"not a config of version {CONFIG_VERSION}: {error}") from error

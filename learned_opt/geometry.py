@@ -31,6 +31,11 @@ class Geometry:
     reason: str = "given"
 
     @property
+    def axes(self) -> tuple[int, ...]:
+        """All axes that are named, sorted."""
+        return tuple(sorted(self.stacked + self.inputs + self.outputs))
+
+    @property
     def reduced(self) -> tuple[int, ...]:
         """The axes of one logical tensor."""
         return tuple(sorted(self.inputs + self.outputs))
@@ -62,7 +67,7 @@ GeometryFn = Callable[[str, Any], Geometry]
 
 
 def auto(path: str, leaf: Any) -> Geometry:
-    """Geometry from a leaf's path and shape: kernels are (..., in, out), as in Flax, Haiku and Optax's Muon."""
+    """Geometry from a leaf's path and shape: kernels are (..., in, out), as in Flax, Haiku and Muon."""
     axes = tuple(range(len(leaf.shape)))
     if len(axes) < 2:
         return Geometry("vector", (), (), axes, "fewer than two axes")
@@ -85,22 +90,26 @@ def resolve(geometry: str | GeometryFn | Any, params: Any) -> list[Geometry]:
     """
     leaves, structure = jax.tree_util.tree_flatten_with_path(params)
     if isinstance(geometry, str) and geometry != "auto":
-        raise ValueError(f"geometry={geometry!r}: expected 'auto', a function (path, leaf), or a pytree of Geometry")
-    if geometry == "auto" or callable(geometry):
-        choose = auto if geometry == "auto" else geometry
+        raise ValueError(
+            f"geometry={geometry!r}: expected 'auto', a function (path, leaf), or a pytree of Geometry"
+        )
+    if isinstance(geometry, str) or callable(geometry):
+        choose = auto if isinstance(geometry, str) else geometry
         geometries = [choose(jax.tree_util.keystr(path), leaf) for path, leaf in leaves]
     else:
         geometries, given = jax.tree.flatten(geometry, is_leaf=lambda x: isinstance(x, Geometry))
-        if given != structure:
+        if given != structure:  # type: ignore[operator]
             raise ValueError(f"geometry has the structure {given}, the parameters have {structure}")
     for (path, leaf), found in zip(leaves, geometries, strict=True):
         _check(jax.tree_util.keystr(path), leaf.shape, found)
-    return geometries
+    return [
+        found if math.prod(leaf.shape) else Geometry("vector", (), (), found.axes, "no elements")
+        for (_, leaf), found in zip(leaves, geometries, strict=True)
+    ]
 
 
 def _check(path: str, shape: tuple[int, ...], geometry: Geometry) -> None:
-    axes = sorted(geometry.stacked + geometry.inputs + geometry.outputs)
-    if axes != list(range(len(shape))):
+    if list(geometry.axes) != list(range(len(shape))):
         raise ValueError(
             f"{path} of shape {shape}: {geometry} must name each of the axes 0..{len(shape) - 1} exactly once"
         )
@@ -130,7 +139,8 @@ def describe(params: Any, geometry: str | GeometryFn | Any = "auto") -> str:
     for path, shape, found in zip(paths, shapes, resolve(geometry, params), strict=True):
         fan_in, fan_out = found.fans(shape)
         size = "x".join(map(str, shape)) or "scalar"
+        count = found.count(shape)
         lines.append(
-            f"{path:<{width}} {size:<7} {found.kind:<9} {fan_in:>3}  {fan_out:>3}  {found.count(shape):>5}  {found.reason}"
+            f"{path:<{width}} {size:<7} {found.kind:<9} {fan_in:>3}  {fan_out:>3}  {count:>5}  {found.reason}"
         )
     return "\n".join(lines)

@@ -21,7 +21,8 @@ def lorentzian_mask(
       An array of the shape and dtype of `lags`.
     """
     distance = jnp.abs(lags)
-    return weight * jnp.exp(-rate * distance) * jnp.cos(2 * jnp.pi * frequency * distance + phase)
+    mask = weight * jnp.exp(-(rate * distance)) * jnp.cos(2 * jnp.pi * frequency * distance + phase)
+    return jnp.asarray(mask)
 
 
 def lorentzian_density(
@@ -42,4 +43,4 @@ def lorentzian_density(
       An array of the shape of `frequencies`, in steps.
     """
     poles = [rate / (rate**2 + (2 * jnp.pi * (frequencies - sign * frequency)) ** 2) for sign in (1, -1)]
-    return weight * (poles[0] + poles[1])
+    return jnp.asarray(weight * (poles[0] + poles[1]))

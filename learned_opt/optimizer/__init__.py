@@ -1,4 +1,4 @@
-"""The optimizer: tokens and memory of each parameter, rule, controller, and the optax transformation around them."""
+"""The optimizer: memory of each parameter, rule, controller, and the optax transformation around them."""
 
 from typing import Any
 

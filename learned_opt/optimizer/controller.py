@@ -1,8 +1,9 @@
 """The per-tensor controller: how long a step, how much of it orthogonal, and a context for the rule.
 
-It starts as a law, `step = exp(law . features) * warm-up * decay`, whose exponents are meta-parameters, and a small
-network corrects it. It remembers what its own steps did: the cosine between a gradient and the direction of the step
-before it (minus the derivative of the loss with respect to the log step size) runs through its own Fourier memory.
+It starts as a law, `step = exp(law . features) * warm-up * decay`, whose exponents are meta-parameters, and a
+small network corrects it. It remembers what its own steps did: the cosine between a gradient and the
+direction of the step before it (minus the derivative of the loss with respect to the log step size) runs
+through its own Fourier memory.
 """
 
 import math
@@ -48,7 +49,7 @@ class Decision(NamedTuple):
     log_step: jax.Array  # [tensors]
     blend: jax.Array  # [tensors], share of the orthogonal direction
     context: jax.Array  # [tensors, rule_width]
-    signals: tuple[jax.Array, jax.Array]  # real and imaginary state of the signal memory, [tensors, signals, modes]
+    signals: tuple[jax.Array, jax.Array]  # real and imaginary state, [tensors, signals, modes]
 
 
 class Controller(hk.Module):
@@ -68,7 +69,7 @@ class Controller(hk.Module):
             self.w2 = hk.get_parameter("w2", (width, 2 + self.context_width), init=jnp.zeros)
         self.width = width
         rates = [math.log(-math.log(decay)) for decay in config.signal_decays]
-        self.log_rate = hk.get_parameter("log_rate", (modes,), init=hk.initializers.Constant(jnp.asarray(rates)))
+        self.log_rate = hk.get_parameter("log_rate", (modes,), init=_values(rates))
         self.frequency = hk.get_parameter("frequency", (modes,), init=jnp.zeros)
         self.phase = hk.get_parameter("phase", (modes,), init=jnp.zeros)
         self.schedule = Schedule()
@@ -92,8 +93,7 @@ class Controller(hk.Module):
         """
         dtype = static.dtype
         signals, remembered = self._remember(measures, signals, count)
-        log = lambda x: jnp.log(x + 1e-3)
-        noise_fast, noise_slow = log(measures.noise_fast), log(measures.noise_slow)
+        noise_fast, noise_slow = _log(measures.noise_fast), _log(measures.noise_slow)
         known = jnp.isfinite(horizon)
         length = jnp.where(known, horizon, count + 1.0).astype(dtype)
         elapsed = jnp.where(known, jnp.clip(count / length, 0.0, 1.0), 0.0)
@@ -103,7 +103,7 @@ class Controller(hk.Module):
             jnp.clip(jnp.log(measures.parameter_rms + 1e-3) / 2 + static[:, 3], -4.0, 4.0),
             noise_fast,
             noise_slow,
-            log(measures.sparsity),
+            _log(measures.sparsity),
             ones * jnp.log(length / 500.0) / 2,
             ones * (1.0 - known),
             ones * (elapsed - 0.5),
@@ -124,7 +124,7 @@ class Controller(hk.Module):
     def _remember(
         self, measures: Measures, signals: tuple[jax.Array, jax.Array], count: jax.Array
     ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
-        """Advances the complex modes; returns the new state and the corrected reads [tensors, signals, modes]."""
+        """Advances the complex modes; returns them and the corrected reads, [tensors, signals, modes]."""
         real, imag = signals
         dtype = real.dtype
         rate, angle = jnp.exp(self.log_rate.astype(dtype)), 2 * jnp.pi * self.frequency.astype(dtype)
@@ -140,14 +140,13 @@ class Controller(hk.Module):
 
 
 class Schedule(hk.Module):
-    """Warm-up and decay: with a horizon T, `min(1, (t+1)/(wT+1)) (1 - t/T)^kappa`; without, a power of the time."""
+    """Warm-up and decay: `min(1, (t+1)/(wT+1)) (1 - t/T)^kappa` with a horizon T, else a power law."""
 
     def __call__(self, count: jax.Array, horizon: jax.Array) -> jax.Array:
         """The factor at a step, in [1e-3, 1] after warm-up. Scalar in, scalar out."""
-        get = lambda name, value: hk.get_parameter(name, (), init=hk.initializers.Constant(value))
-        warmup, power = jnp.exp(get("log_warmup", -3.5)), jnp.exp(get("log_decay_power", 0.0))
-        any_warmup, any_time = jnp.exp(get("log_anytime_warmup", 2.0)), jnp.exp(get("log_anytime_scale", 6.0))
-        any_power = jnp.exp(get("log_anytime_power", -0.7))
+        warmup, power = _positive("log_warmup", -3.5), _positive("log_decay_power", 0.0)
+        any_warmup, any_time = _positive("log_anytime_warmup", 2.0), _positive("log_anytime_scale", 6.0)
+        any_power = _positive("log_anytime_power", -0.7)
         known = jnp.isfinite(horizon)
         length = jnp.where(known, horizon, 1.0)
         elapsed = count / length
@@ -158,4 +157,16 @@ class Schedule(hk.Module):
 
 
 def _planted(names: tuple[str, ...], values: dict[str, float]) -> hk.initializers.Initializer:
-    return hk.initializers.Constant(jnp.asarray([values.get(name, 0.0) for name in names]))
+    return _values([values.get(name, 0.0) for name in names])
+
+
+def _values(values: list[float]) -> hk.initializers.Initializer:
+    return hk.initializers.Constant(jnp.asarray(values))
+
+
+def _positive(name: str, log_start: float) -> jax.Array:
+    return jnp.exp(hk.get_parameter(name, (), init=hk.initializers.Constant(log_start)))
+
+
+def _log(x: jax.Array) -> jax.Array:
+    return jnp.log(x + 1e-3)

@@ -1,10 +1,11 @@
 """One leaf at one step: its gradient enters the memory, and what the controller needs of it is measured.
 
-Everything that is one number for each logical tensor is computed for all tensors at once, as arrays [tensors]; only
-arrays of the leaf's own shape are handled leaf by leaf. That keeps programs small and kernels few.
+Everything that is one number for each logical tensor is computed for all tensors at once, as arrays
+[tensors]; only arrays of the leaf's own shape are handled leaf by leaf. That keeps programs small and kernels
+few.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -50,11 +51,13 @@ class Leaf(NamedTuple):
     geometry: Geometry
 
     def mean(self, x: jax.Array) -> jax.Array:
-        """Mean over each logical tensor, [tensors of the leaf]."""
+        """Mean over each logical tensor, [tensors of the leaf]; zero where it has no elements."""
+        if not x.size:
+            return jnp.zeros((self.geometry.count(x.shape),), x.dtype)
         return jnp.mean(x, axis=self.geometry.reduced).reshape(-1)
 
     def row(self, x: jax.Array) -> jax.Array:
-        """One value a logical tensor, [tensors of the leaf, ...], made broadcastable; extra axes stay last."""
+        """One value a logical tensor, [tensors of the leaf, ...], made broadcastable; extra axes last."""
         shape = self.param.shape
         rows = tuple(size if axis in self.geometry.stacked else 1 for axis, size in enumerate(shape))
         return x.astype(self.gradient.dtype).reshape(rows + x.shape[1:])
@@ -72,8 +75,8 @@ class Units(NamedTuple):
     def choose(cls, leaves: Sequence[Leaf], tensors: TensorState) -> tuple["Units", jax.Array]:
         """Units for this step, and whether all gradients are finite (bool scalar).
 
-        The unit is a power of two that follows the larger of the gradient and what is remembered, so that squares of
-        gradients of 1e30 do not overflow and those of 1e-30 do not vanish. Changing it is exact.
+        The unit is a power of two that follows the larger of the gradient and what is remembered, so that
+        squares of gradients of 1e30 do not overflow and those of 1e-30 do not vanish. Changing it is exact.
         """
         dtype = tensors.root_rms.dtype
         size = [jnp.abs(leaf.gradient) for leaf in leaves]
@@ -102,9 +105,18 @@ class Written(NamedTuple):
 
 
 def write(
-    memory: Memory, config: FLTConfig, leaf: Leaf, down: jax.Array, shift: jax.Array, epsilon: jax.Array, count: jax.Array
+    memory: Memory,
+    config: FLTConfig,
+    leaf: Leaf,
+    down: jax.Array,
+    shift: jax.Array,
+    epsilon: jax.Array,
+    count: jax.Array,
 ) -> Written:
-    """Moves the memory to the new unit and lets one gradient in. `down`, `shift`, `epsilon`: one value a tensor."""
+    """Moves the memory to the new unit and lets one gradient in.
+
+    `down`, `shift` and `epsilon` hold one value for each logical tensor.
+    """
     down, shift = leaf.row(down), leaf.row(shift)
     moved = tuple(
         slot * shift if power == 1 else slot * shift * shift
@@ -118,12 +130,15 @@ def write(
 
 
 def measure(leaves: Sequence[Leaf], written: Sequence[Written]) -> tuple[Measures, jax.Array]:
-    """Statistics of every tensor, and the rms of the root of its squares (in the memory's unit), arrays [tensors]."""
+    """Statistics of every tensor, and the rms of the root of its squares (memory's unit); all [tensors]."""
     moments = [_moments(leaf, new) for leaf, new in zip(leaves, written, strict=True)]
     names = moments[0].keys()
     m = {name: join(moment[name] for moment in moments) for name in names}
     rms = {name: jnp.sqrt(value) for name, value in m.items()}
-    ratio = lambda product, *norms: product / (jnp.prod(jnp.stack(norms), axis=0) + TINY)
+
+    def ratio(product: jax.Array, *norms: jax.Array) -> jax.Array:
+        return product / (jnp.prod(jnp.stack(norms), axis=0) + TINY)
+
     measures = Measures(
         parameter_rms=rms["parameter"],
         noise_fast=rms["fast"],
@@ -138,7 +153,8 @@ def measure(leaves: Sequence[Leaf], written: Sequence[Written]) -> tuple[Measure
 def _moments(leaf: Leaf, new: Written) -> dict[str, jax.Array]:
     """Means of products over each logical tensor, [tensors of the leaf]."""
     mean, square = leaf.mean, new.reads.square
-    assert square is not None and new.root is not None, "FLTConfig(law=True) has a mode on g2"
+    if square is None or new.root is None:
+        raise TypeError("a law needs a mode on g2: FLTConfig refuses configs without one")
     inverse = 1 / new.root
     reads = [read * inverse for read in new.reads.gradient]
     fast, slow = reads[0], reads[min(1, len(reads) - 1)]
@@ -162,7 +178,7 @@ def _moments(leaf: Leaf, new: Written) -> dict[str, jax.Array]:
     }
 
 
-def join(columns) -> jax.Array:  # noqa: ANN001
+def join(columns: Iterable[jax.Array]) -> jax.Array:
     """One array [tensors] from one array for each leaf."""
     return jnp.concatenate([column.reshape(-1) for column in columns])
 

@@ -5,12 +5,16 @@ A causal mask that is a sum of damped exponentials needs no history. Mode m keep
     S_m <- rho_m S_m + (1 - |rho_m|) v_t,       rho_m = exp(-lambda_m + 2 pi i xi_m),
 
 and the read-out `sum_m Re(conj(w_m) S_m) / Z_m` is attention with the mask
-`M(delta) = sum_m (1 - |rho_m|) |w_m| exp(-lambda_m delta) cos(2 pi xi_m delta - arg w_m) / Z_m`: the inverse
-Fourier transform of a rational spectral density, learned through its poles (after Choromanski, Li, Likhosherstov
-et al., "Learning a Fourier Transform for Linear Relative Positional Encodings in Transformers", arXiv 2302.01925).
+
+    M(delta) = sum_m (1 - |rho_m|) |w_m| exp(-lambda_m delta) cos(2 pi xi_m delta - arg w_m) / Z_m:
+
+the inverse Fourier transform of a rational spectral density, learned through its poles (after Choromanski,
+Li, Likhosherstov et al., "Learning a Fourier Transform for Linear Relative Positional Encodings in
+Transformers", arXiv 2302.01925).
 """
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
 import haiku as hk
@@ -21,6 +25,8 @@ from learned_opt.config import FLTConfig, Mode
 from learned_opt.flt.spectra import lorentzian_mask
 
 Slots = tuple[jax.Array, ...]
+# A mode, its state (real, imaginary or None) and its multiplier (Re rho, Im rho, 1 - |rho|).
+Running = tuple[Mode, tuple[jax.Array, jax.Array | None], tuple[jax.Array, jax.Array | float, jax.Array]]
 
 
 class Reads(NamedTuple):
@@ -53,9 +59,7 @@ def slot_powers(config: FLTConfig) -> tuple[int, ...]:
     if config.memory == "window":
         return (1,) * config.window
     return tuple(
-        2 if mode.value == "g2" else 1
-        for mode in config.modes
-        for _ in range(1 + (mode.kind == "complex"))
+        2 if mode.value == "g2" else 1 for mode in config.modes for _ in range(1 + (mode.kind == "complex"))
     )
 
 
@@ -65,18 +69,12 @@ class ModalMemory(hk.Module):
     def __init__(self, modes: tuple[Mode, ...], name: str = "memory"):
         super().__init__(name=name)
         self.modes = modes
-        log_rates = [math.log(-math.log(mode.decay)) for mode in modes]
-        rates = hk.get_parameter("log_rate", (len(modes),), init=hk.initializers.Constant(jnp.asarray(log_rates)))
-        self.rates = jnp.exp(rates)
-        complex_modes = [mode.frequency for mode in modes if mode.kind == "complex"]
-        if complex_modes:
-            self.frequencies = list(
-                hk.get_parameter(
-                    "frequency", (len(complex_modes),), init=hk.initializers.Constant(jnp.asarray(complex_modes))
-                )
-            )
-        else:
-            self.frequencies = []
+        self.rates = jnp.exp(hk.get_parameter("log_rate", (len(modes),), init=_log_rates(modes)))
+        start = [mode.frequency for mode in modes if mode.kind == "complex"]
+        self.frequencies: list[jax.Array] = []
+        if start:
+            init = hk.initializers.Constant(jnp.asarray(start))
+            self.frequencies = list(hk.get_parameter("frequency", (len(start),), init=init))
 
     def slots(self) -> int:
         """One array for each real mode, two for each complex one."""
@@ -126,16 +124,14 @@ class ModalMemory(hk.Module):
         for mode, rate in zip(self.modes, self.rates, strict=True):
             if mode.value == "g2":
                 continue
-            xi = {"real": 0.0, "alternating": 0.5}.get(mode.kind)
-            xi = next(frequencies) if xi is None else xi
+            xi = next(frequencies) if mode.kind == "complex" else 0.5 * (mode.kind == "alternating")
             gain = -jnp.expm1(-rate)
             masks.append(gain * lorentzian_mask(lags, 1.0, rate, xi, 0.0))
             if mode.kind == "complex":
                 masks.append(gain * lorentzian_mask(lags, 1.0, rate, xi, -jnp.pi / 2))
         return masks
 
-    def _zip(self, slots: Slots, dtype: jnp.dtype):  # noqa: ANN202
-        """(mode, (real, imaginary or None), (Re rho, Im rho, 1 - |rho|)) for each mode."""
+    def _zip(self, slots: Slots, dtype: jnp.dtype) -> Iterator[Running]:
         remaining, frequencies = iter(slots), iter(self.frequencies)
         for mode, rate in zip(self.modes, self.rates, strict=True):
             rate = rate.astype(dtype)
@@ -152,18 +148,17 @@ class ModalMemory(hk.Module):
 class WindowMemory(hk.Module):
     """The last H gradients, read by softmax attention with an additive relative positional encoding.
 
-    Each read is `sum_s a_s v_s` with `a = softmax_s(q k_s / sqrt(d) + f(t - s))`, d = 1, over the gradients that
-    are there. f is a mixture of Lorentzians (arXiv 2302.01925 with a rational spectrum) plus a linear slope, which
-    makes every bias-corrected exponential average a special case. Query and key are the gradient's size relative
-    to the window's root mean square, times a learned coefficient that starts at zero.
+    Each read is `sum_s a_s v_s` with `a = softmax_s(q k_s / sqrt(d) + f(t - s))`, d = 1, over the gradients
+    that are there. f is a mixture of Lorentzians (arXiv 2302.01925 with a rational spectrum) plus a linear
+    slope, which makes every bias-corrected exponential average a special case. Query and key are the size of
+    the gradient relative to the window's root mean square, times a learned coefficient that starts at zero.
     """
 
     def __init__(self, config: FLTConfig, name: str = "memory"):
         super().__init__(name=name)
         self.modes, self.window = config.modes, config.window
         n = len(self.modes)
-        slopes = jnp.asarray([math.log(-math.log(mode.decay)) for mode in self.modes])
-        self.slope = jnp.exp(hk.get_parameter("log_rate", (n,), init=hk.initializers.Constant(slopes)))
+        self.slope = jnp.exp(hk.get_parameter("log_rate", (n,), init=_log_rates(self.modes)))
         self.amplitude = hk.get_parameter("amplitude", (n,), init=jnp.zeros)
         self.frequency = hk.get_parameter("frequency", (n,), init=hk.initializers.Constant(0.1))
         self.content = hk.get_parameter("content", (n,), init=jnp.zeros)
@@ -183,17 +178,17 @@ class WindowMemory(hk.Module):
         ages = [(count - i) % self.window for i in range(self.window)]
         present = [age <= count for age in ages]
         power = sum(jnp.where(there, slot * slot, 0) for there, slot in zip(present, slots, strict=True))
-        scale = jax.lax.rsqrt(power / jnp.minimum(count + 1, self.window).astype(dtype) + jnp.finfo(dtype).tiny)
+        number = jnp.minimum(count + 1, self.window).astype(dtype)
+        scale = jax.lax.rsqrt(power / number + jnp.finfo(dtype).tiny)
         reads, square = [], None
         for index, mode in enumerate(self.modes):
             query = self.content[index].astype(dtype) * jnp.abs(gradient) * scale
-            logits = jnp.stack(
-                [
-                    jnp.where(there, query * jnp.abs(slot) * scale + self.encoding(index, age.astype(dtype)), -jnp.inf)
-                    for there, age, slot in zip(present, ages, slots, strict=True)
-                ]
-            )
-            weights = jax.nn.softmax(logits, axis=0)
+            encodings = [self.encoding(index, age.astype(dtype)) for age in ages]
+            logits = [
+                jnp.where(there, query * jnp.abs(slot) * scale + encoding, -jnp.inf)
+                for there, encoding, slot in zip(present, encodings, slots, strict=True)
+            ]
+            weights = jax.nn.softmax(jnp.stack(logits), axis=0)
             values = jnp.stack(slots)
             average = jnp.sum(weights * (values if mode.value == "g" else values**2), axis=0)
             if mode.value == "g2":
@@ -204,10 +199,15 @@ class WindowMemory(hk.Module):
 
     def encoding(self, index: int, age: jax.Array) -> jax.Array:
         """The additive encoding f(age) of one mode, age in steps."""
-        slope, amplitude, xi = (x[index].astype(age.dtype) for x in (self.slope, self.amplitude, self.frequency))
+        learned = (self.slope, self.amplitude, self.frequency)
+        slope, amplitude, xi = (x[index].astype(age.dtype) for x in learned)
         return -slope * age + lorentzian_mask(age, amplitude, slope, xi, 0.0)
 
 
 def build_memory(config: FLTConfig) -> ModalMemory | WindowMemory:
     """The memory that a config asks for."""
     return WindowMemory(config) if config.memory == "window" else ModalMemory(config.modes)
+
+
+def _log_rates(modes: tuple[Mode, ...]) -> hk.initializers.Initializer:
+    return hk.initializers.Constant(jnp.asarray([math.log(-math.log(mode.decay)) for mode in modes]))

@@ -77,13 +77,11 @@ class FourierLearner(hk.Module):
             epsilon = RELATIVE_EPSILON * units.reference + TINY
         else:
             epsilon = self.config.epsilon * units.down
+        rows = zip(*(spread(x, leaves) for x in (units.down, units.shift, epsilon)), strict=True)
         written = [
-            write(self.memory, self.config, leaf, *rows, count)
-            for leaf, *rows in zip(
-                leaves, *(spread(x, leaves) for x in (units.down, units.shift, epsilon)), strict=True
-            )
+            write(self.memory, self.config, leaf, down, shift, leaf_epsilon, count)
+            for leaf, (down, shift, leaf_epsilon) in zip(leaves, rows, strict=True)
         ]
-        tensors = tensors._replace(exponent=units.exponent)
         if self.controller is None:
             return self._classical(leaves, written, units, tensors, finite)
 
@@ -102,14 +100,25 @@ class FourierLearner(hk.Module):
             slots=[new.slots for new in written],
             directions=directions,
             tensors=TensorState(
-                units.exponent, root_rms * units.up(), power, decision.signals, decision.log_step, share, measures.noise_fast
+                exponent=units.exponent,
+                root_rms=root_rms * units.up(),
+                power=power,
+                signals=decision.signals,
+                log_step=decision.log_step,
+                blend=share,
+                noise=measures.noise_fast,
             ),
             finite=finite,
             schedule=self.controller.schedule(count, horizon),
         )
 
     def _classical(
-        self, leaves: list[Leaf], written: list[Written], units: Units, tensors: TensorState, finite: jax.Array
+        self,
+        leaves: list[Leaf],
+        written: list[Written],
+        units: Units,
+        tensors: TensorState,
+        finite: jax.Array,
     ) -> Result:
         """The bare read-out, in the gradient's unit unless the squares divide it."""
         tokens = self._tokens(leaves, written, jnp.ones_like(units.down), units.reference)
@@ -117,6 +126,12 @@ class FourierLearner(hk.Module):
         for leaf, new, token, up in zip(leaves, written, tokens, spread(units.up(), leaves), strict=True):
             (direction,) = self.rule(token, [])
             updates.append(direction * leaf.row(up) if new.root is None else direction)
+        remembered = [
+            new.reads.gradient[0] ** 2 if new.reads.square is None else new.reads.square for new in written
+        ]
+        root_rms = jnp.sqrt(join(leaf.mean(x) for leaf, x in zip(leaves, remembered, strict=True)))
+        root_rms = (root_rms * units.up()).astype(tensors.root_rms.dtype)
+        tensors = tensors._replace(exponent=units.exponent, root_rms=root_rms)
         return Result(updates, [new.slots for new in written], [], tensors, finite, jnp.ones(()))
 
     def _tokens(
@@ -145,13 +160,14 @@ class FourierLearner(hk.Module):
             [leaf.row(row[:, j]) for j in range(row.shape[1])]
             for leaf, row in zip(leaves, spread(context, leaves), strict=True)
         ]
-        heads = jax.lax.optimization_barrier(packed(self.rule, tokens, rows))  # or each consumer repeats the network
+        # Without the barrier, each consumer repeats the network.
+        heads = jax.lax.optimization_barrier(packed(self.rule, tokens, rows))
         return [pair[ELEMENTWISE] for pair in heads], [pair[ORTHOGONAL] for pair in heads]
 
     def _scales(
         self, leaves: list[Leaf], directions: list[jax.Array], power: jax.Array, count: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        """What gives each elementwise direction RMS 1 / fan-in, and the running mean squares; both [tensors]."""
+        """Factors that give each direction RMS 1 / fan-in, and the running mean squares; both [tensors]."""
         now = join(leaf.mean(u * u) for leaf, u in zip(leaves, directions, strict=True)).astype(power.dtype)
         power = POWER_DECAY * power + (1 - POWER_DECAY) * now
         running = power / -jnp.expm1(np.log(POWER_DECAY) * (count.astype(power.dtype) + 1))
@@ -173,9 +189,9 @@ def blend(
 ) -> list[jax.Array]:
     """`element_scale * element + share * sqrt(fan-out / fan-in) * polar factor of orthogonal`, for each leaf.
 
-    Each part alone changes a layer's output by about the same amount at any width: spectral norm sqrt(fan-out /
-    fan-in) (Yang, Simon, Bernstein, "A Spectral Condition for Feature Learning", arXiv 2310.17813), for the
-    elementwise part RMS 1 / fan-in.
+    Each part alone changes a layer's output by about the same amount at any width: spectral norm
+    sqrt(fan-out / fan-in) (Yang, Simon, Bernstein, "A Spectral Condition for Feature Learning", arXiv
+    2310.17813), for the elementwise part RMS 1 / fan-in.
     """
     matrices = [i for i, leaf in enumerate(leaves) if orthogonalize and leaf.geometry.kind == "matrix"]
     stacks = polar_factors([leaves[i].geometry.to_matrices(orthogonal[i]) for i in matrices])
@@ -183,7 +199,8 @@ def blend(
     ratio = per_tensor(leaves, lambda g, shape: math.sqrt(g.fans(shape)[1] / g.fans(shape)[0]))
     weights = spread((share * ratio).astype(share.dtype), leaves)
     blended = []
-    for i, (leaf, scale, weight) in enumerate(zip(leaves, spread(element_scale, leaves), weights, strict=True)):
+    scales = spread(element_scale, leaves)
+    for i, (leaf, scale, weight) in enumerate(zip(leaves, scales, weights, strict=True)):
         direction = leaf.row(scale) * element[i]
         if i in factors:
             direction += leaf.row(weight) * leaf.geometry.from_matrices(factors[i], leaf.param.shape)
@@ -197,10 +214,9 @@ def packed(rule: Rule, tokens: list[Token], rows: list[list[jax.Array]]) -> list
     dtypes = {tokens[i].gradient.dtype for i in small}
     if len(small) < 2 or len(dtypes) > 1:
         return [rule(token, row) for token, row in zip(tokens, rows, strict=True)]
-    line = lambda arrays: jnp.concatenate([array.reshape(-1) for array in arrays])
-    token = jax.tree.map(lambda *arrays: line(arrays), *(tokens[i] for i in small))
+    token = jax.tree.map(lambda *arrays: join(arrays), *(tokens[i] for i in small))
     columns = [[jnp.broadcast_to(value, tokens[i].gradient.shape) for value in rows[i]] for i in small]
-    flat = rule(token, [line(column) for column in zip(*columns, strict=True)])
+    flat = rule(token, [join(column) for column in zip(*columns, strict=True)])
     heads: list[list[jax.Array]] = [[]] * len(tokens)
     start = 0
     for i in small:
@@ -219,15 +235,15 @@ def per_tensor(leaves: list[Leaf], value: Callable[[Geometry, tuple[int, ...]], 
 
 def static_features(leaves: list[Leaf]) -> np.ndarray:
     """[tensors, len(STATIC_FEATURES)]: what the shapes alone say of each logical tensor."""
-    is_kind = lambda kind: per_tensor(leaves, lambda g, _: float(g.kind == kind))
-    matrix = is_kind("matrix")
-    log_fan = lambda which: matrix * per_tensor(leaves, lambda g, shape: math.log(g.fans(shape)[which] / 32) / 2)
+    matrix = per_tensor(leaves, lambda g, _: float(g.kind == "matrix"))
+    fan_in = per_tensor(leaves, lambda g, shape: math.log(max(g.fans(shape)[0], 1) / 32) / 2)
+    fan_out = per_tensor(leaves, lambda g, shape: math.log(max(g.fans(shape)[1], 1) / 32) / 2)
     columns = {
         "one": np.ones_like(matrix),
         "matrix": matrix,
-        "embedding": is_kind("embedding"),
-        "fan_in": log_fan(0),
-        "fan_out": log_fan(1),
+        "embedding": per_tensor(leaves, lambda g, _: float(g.kind == "embedding")),
+        "fan_in": matrix * fan_in,
+        "fan_out": matrix * fan_out,
         "depth": np.full_like(matrix, math.log(max(matrix.sum(), 1.0) / 4) / 2),
     }
     return np.stack([columns[name] for name in STATIC_FEATURES], axis=-1)

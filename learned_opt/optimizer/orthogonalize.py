@@ -5,8 +5,8 @@ from collections import defaultdict
 import jax
 import jax.numpy as jnp
 
-# Optimal odd polynomials of degree 5 for singular values in [1e-3, 1], composed: Amsel, Persson, Musco, Gower,
-# "The Polar Express" (arXiv 2505.16932), table of the published coefficients.
+# Optimal odd polynomials of degree 5 for singular values in [1e-3, 1], composed: Amsel, Persson, Musco,
+# Gower, "The Polar Express" (arXiv 2505.16932), table of the published coefficients.
 POLAR_EXPRESS = (
     (8.28721201814563, -23.595886519098837, 17.300387312530933),
     (4.107059111542203, -2.9478499167379106, 0.5448431082926601),
@@ -56,4 +56,5 @@ def orthogonalize(matrices: list[jax.Array]) -> list[jax.Array]:
         for i in members:
             factors[i] = batch[start : start + wide[i].shape[0]]
             start += wide[i].shape[0]
-    return [y if x.shape == y.shape else jnp.swapaxes(y, -1, -2) for x, y in zip(matrices, factors, strict=True)]
+    pairs = zip(matrices, factors, strict=True)
+    return [y if x.shape == y.shape else jnp.swapaxes(y, -1, -2) for x, y in pairs]

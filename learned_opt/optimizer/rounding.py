@@ -12,14 +12,16 @@ def stochastic_round(tree: Any, dtype: jnp.dtype, step: jax.Array) -> Any:
     Args:
       tree: arrays of float32 (float64 is cast first).
       dtype: bfloat16.
-      step: int32 scalar, the only source of randomness besides a leaf's place in the tree: same step, same result.
+      step: int32 scalar, the only source of randomness besides a leaf's place in the tree: same step, same
+        result.
 
     Returns:
       A tree of the same structure, of bfloat16.
     """
     leaves, structure = jax.tree.flatten(tree)
     keys = jax.random.split(jax.random.fold_in(jax.random.key(0), step), max(len(leaves), 1))
-    return structure.unflatten([_round(leaf, dtype, key) for leaf, key in zip(leaves, keys, strict=False)])
+    rounded = [_round(leaf, dtype, key) for leaf, key in zip(leaves, keys, strict=False)]
+    return jax.tree.unflatten(structure, rounded)
 
 
 def _round(x: jax.Array, dtype: jnp.dtype, key: jax.Array) -> jax.Array:

@@ -1,5 +1,6 @@
 """The per-parameter rule: each parameter chooses its own read-out of the temporal memory, at every step."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import haiku as hk
@@ -14,7 +15,7 @@ INITIAL_READ_OUT = (0.1, 0.65, 0.25)  # gradient, first read, second read; furth
 
 
 class Token(NamedTuple):
-    """What the rule sees of a leaf: arrays of the leaf's shape, of order one, blind to the gradient's unit."""
+    """What the rule sees of a leaf: arrays of its shape, of order one, blind to the gradient's unit."""
 
     gradient: jax.Array  # g / root
     reads: tuple[jax.Array, ...]  # reads of the memory / root
@@ -25,8 +26,8 @@ class Token(NamedTuple):
 def features(token: Token) -> list[jax.Array]:
     """Inputs of the rule's network.
 
-    Every one keeps its value when gradient, reads and parameter all change sign, so the update is odd under the
-    reflection that maps a network onto its mirror image.
+    Every one keeps its value when gradient, reads and parameter all change sign, so the update is odd under
+    the reflection that maps a network onto its mirror image.
     """
     fast = token.reads[0]
     return [
@@ -72,7 +73,8 @@ class Rule(hk.Module):
 
         Args:
           token: a leaf's token.
-          context: one value for each hidden unit, broadcastable to the leaf: the tensor's own bias.
+          context: one value for each hidden unit, broadcastable to the leaf: the tensor's own bias; an empty
+            list for none.
         """
         dtype = token.gradient.dtype
         base = [[self.base[h, m].astype(dtype) for m in range(self.reads)] for h in range(self.heads)]
@@ -80,10 +82,9 @@ class Rule(hk.Module):
             return base
         units = features(token)
         for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=False)):
-            shift = context if layer == 0 else [0.0] * self.width
-            units = [
-                jax.nn.relu(_affine(units, weight[j], bias[j][0] + shift[j], dtype)) for j in range(self.width)
-            ]
+            shift = context if layer == 0 and context else [jnp.zeros((), dtype)] * self.width
+            sums = [_affine(units, weight[j], bias[j][0] + shift[j], dtype) for j in range(self.width)]
+            units = [jax.nn.relu(total) for total in sums]
         outputs = [_affine(units, column, 0.0, dtype) for column in self.weights[2]]
         stride = 1 + self.reads
         return [
@@ -97,17 +98,15 @@ class Rule(hk.Module):
     def __call__(self, token: Token, context: list[jax.Array]) -> list[jax.Array]:
         """One direction for each head, arrays of the leaf's shape.
 
-        The elementwise head is fully whitened (divided by the root of the squares), as in Adam; the orthogonal
-        head to a learned power, between Muon's raw momentum (0) and Adam's (1). Where gradient and memory are
-        zero, so is every direction.
+        The elementwise head is fully whitened (divided by the root of the squares), as in Adam; the
+        orthogonal head to a learned power, between Muon's raw momentum (0) and Adam's (1). Where gradient and
+        memory are zero, so is every direction.
         """
         seen = (token.gradient, *token.reads)
-        directions = [
-            sum(weight * value for weight, value in zip(weights, seen, strict=True))
-            for weights in self.read_outs(token, context)
-        ]
+        directions = [_combined(weights, seen) for weights in self.read_outs(token, context)]
         if self.heads > ORTHOGONAL:
-            colour = jnp.exp((1 - self.whitening.astype(token.gradient.dtype)) * jnp.clip(token.log_root, -8.0, 8.0))
+            power = 1 - self.whitening.astype(token.gradient.dtype)
+            colour = jnp.exp(power * jnp.clip(token.log_root, -8.0, 8.0))
             directions[ORTHOGONAL] = directions[ORTHOGONAL] * colour
         return directions
 
@@ -117,7 +116,16 @@ def _columns(matrix: jax.Array) -> list[list[jax.Array]]:
     return [[matrix[i, j] for i in range(matrix.shape[0])] for j in range(matrix.shape[1])]
 
 
-def _affine(units: list[jax.Array], weights: list[jax.Array], bias: jax.Array | float, dtype: jnp.dtype) -> jax.Array:
+def _combined(weights: Sequence[jax.Array], values: Sequence[jax.Array]) -> jax.Array:
+    total = weights[0] * values[0]
+    for weight, value in zip(weights[1:], values[1:], strict=True):
+        total = total + weight * value
+    return total
+
+
+def _affine(
+    units: Sequence[jax.Array], weights: Sequence[jax.Array], bias: jax.Array | float, dtype: jnp.dtype
+) -> jax.Array:
     total = jnp.asarray(bias, dtype)
     for unit, weight in zip(units, weights, strict=True):
         total = total + weight.astype(dtype) * unit

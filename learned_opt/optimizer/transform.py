@@ -26,9 +26,9 @@ Weights = str | tuple[Any, FLTConfig] | None
 class FLTState(NamedTuple):
     """State of the optimizer. Meta-parameters are not in it."""
 
-    count: jax.Array  # int32 []: steps taken
+    count: jax.Array  # type: ignore[assignment]  # int32 []: steps taken (a tuple has a method of this name)
     skipped: jax.Array  # int32 []: steps skipped because something was not finite
-    memory: tuple[Any, ...]  # one tree shaped like the parameters for each slot, float32 (float64 with float64)
+    memory: tuple[Any, ...]  # for each slot a tree shaped like the parameters, float32 (float64 with float64)
     direction: Any  # tree shaped like the parameters, bfloat16: the last direction; () without a law
     tensors: TensorState  # arrays [tensors, ...]
 
@@ -46,28 +46,29 @@ def flt_optimizer(
 ) -> optax.GradientTransformationExtraArgs:
     r"""The Fourier-Learner optimizer: nothing to tune.
 
-    Each parameter's gradients run through a few damped exponential modes; a small network reads them and proposes a
-    direction; a controller sets the step length of every tensor, which includes warm-up and decay.
+    Each parameter's gradients run through a few damped exponential modes; a small network reads them and
+    proposes a direction; a controller sets the step length of every tensor, which includes warm-up and decay.
 
     .. math::
-      p \leftarrow p - \text{learning\_rate} \cdot (s_t u_t + \eta_t \cdot \text{weight\_decay} \cdot p), \quad
-      \eta_t = 10^{-3} \cdot \text{warm-up}_t \cdot \text{decay}_t
+      p \leftarrow p - \text{learning\_rate} \cdot (s_t u_t + \eta_t \cdot \text{weight\_decay} \cdot p),
+      \quad \eta_t = 10^{-3} \cdot \text{warm-up}_t \cdot \text{decay}_t
 
     Args:
       learning_rate: multiplier of the learned step, or a schedule of it. 1.0 is as learned.
       weights: None for the newest shipped weights, a shipped name, a path to a safetensors file, or a pair
         (meta-parameters, FLTConfig).
-      total_steps: planned number of updates. Given, the step decays to nearly zero there; None (or infinity) runs
-        without an end in sight.
+      total_steps: planned number of updates. Given, the step decays to nearly zero there; None (or infinity)
+        runs without an end in sight.
       weight_decay: decoupled, in AdamW's units at its learning rate 1e-3.
       mask: which leaves decay, as in `optax.adamw`: a tree of bools or a function of the parameters.
       geometry: "auto", a function (path, leaf) -> Geometry, or a pytree of Geometry. See `describe`.
-      orthogonalize: False leaves the orthogonalised direction of matrices out: cheaper steps, a weaker optimizer.
+      orthogonalize: False leaves the orthogonalised direction of matrices out: cheaper steps, a weaker
+        optimizer.
       state_dtype: None keeps the memory in float32; "bfloat16" halves it, rounding stochastically.
 
     Returns:
-      An optax transformation whose `update` needs `params` and ignores unknown keyword arguments. Its state holds
-      14 bytes a parameter with the shipped weights.
+      An optax transformation whose `update` needs `params` and ignores unknown keyword arguments. Its state
+      holds 14 bytes a parameter with the shipped weights.
 
     Raises:
       ValueError: non-positive `total_steps`, unknown or unreadable weights, `update` without `params`.
@@ -118,7 +119,8 @@ def _scale_by_flt(
     mask: Any | Callable[[Any], Any] | None,
 ) -> optax.GradientTransformationExtraArgs:
     theta, config = weights if isinstance(weights, tuple) else load_weights(weights)
-    theta = jax.tree.map(lambda x: x if isinstance(x, jax.core.Tracer) else np.asarray(x), theta)  # literals compile faster
+    # Literals compile faster than device arrays.
+    theta = jax.tree.map(lambda x: x if isinstance(x, jax.core.Tracer) else np.asarray(x), theta)
     horizon = _check_total_steps(total_steps)
     storage = _check_state_dtype(state_dtype)
     network = transformed(config)
@@ -126,50 +128,58 @@ def _scale_by_flt(
 
     def init_fn(params: Any) -> FLTState:
         _check_params(params)
-        slot = lambda p: jnp.zeros(p.shape, storage or _compute_dtype(p))
-        tensors = sum(g.count(p.shape) for g, p in zip(resolve(geometry, params), jax.tree.leaves(params), strict=True))
+        leaves = jax.tree.leaves(params)
+        geometries = resolve(geometry, params)
+        tensors = sum(g.count(p.shape) for g, p in zip(geometries, leaves, strict=True))
+        dtype = jnp.result_type(jnp.float32, *map(_compute_dtype, leaves))
         return FLTState(
             count=jnp.zeros((), jnp.int32),
             skipped=jnp.zeros((), jnp.int32),
-            memory=tuple(jax.tree.map(slot, params) for _ in powers),
-            direction=jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.bfloat16), params) if config.law else (),
-            tensors=TensorState.zeros(tensors, config, jnp.result_type(jnp.float32, *map(_compute_dtype, jax.tree.leaves(params)))),
+            memory=tuple(_zeros(params, lambda p: storage or _compute_dtype(p)) for _ in powers),
+            direction=_zeros(params, lambda _: jnp.bfloat16) if config.law else (),
+            tensors=TensorState.zeros(tensors, config, dtype),
         )
 
-    def update_fn(updates: Any, state: FLTState, params: Any | None = None, **extra_args: Any) -> tuple[Any, FLTState]:
+    def update_fn(
+        updates: Any, state: FLTState, params: Any | None = None, **extra_args: Any
+    ) -> tuple[Any, FLTState]:
         del extra_args
         if params is None:
-            raise ValueError("flt_optimizer needs the parameters: call optimizer.update(gradients, state, params)")
+            raise ValueError("flt_optimizer needs params: call optimizer.update(gradients, state, params)")
         gradients, structure = jax.tree.flatten(updates)
         if not gradients:
             return updates, state
         leaves = jax.tree.leaves(params)
         result = network.apply(
             theta,
-            _leaves(gradients, jax.tree.leaves(params), state, resolve(geometry, params)),
+            _leaves(gradients, leaves, state, resolve(geometry, params)),
             state.tensors,
             state.count,
             jnp.asarray(horizon, jnp.float32),
             orthogonalize=orthogonalize,
         )
-        keep = lambda new, old: jax.tree.map(lambda a, b: jnp.where(result.finite, a.astype(b.dtype), b), new, old)
-        memory = [structure.unflatten(column) for column in zip(*result.slots, strict=True)]
+
+        def keep(new: Any, old: Any) -> Any:
+            return jax.tree.map(lambda a, b: jnp.where(result.finite, a.astype(b.dtype), b), new, old)
+
+        memory = [jax.tree.unflatten(structure, column) for column in zip(*result.slots, strict=True)]
         if storage is not None:
             memory = stochastic_round(memory, storage, state.count)
+        directions = jax.tree.unflatten(structure, result.directions) if config.law else ()
         new_state = FLTState(
             count=state.count + result.finite,
             skipped=state.skipped + ~result.finite,
             memory=keep(tuple(memory), state.memory),
-            direction=keep(structure.unflatten(result.directions), state.direction) if config.law else (),
+            direction=keep(directions, state.direction),
             tensors=keep(result.tensors, state.tensors),
         )
-        decays = _decay_masks(mask, params) if isinstance(weight_decay, jax.Array) or weight_decay else [False] * len(leaves)
         rate = WEIGHT_DECAY_RATE * result.schedule * weight_decay
-        steps = [
-            jnp.where(result.finite, u + rate.astype(u.dtype) * p.astype(u.dtype) if decay else u, 0).astype(g.dtype)
-            for u, p, g, decay in zip(result.updates, leaves, gradients, decays, strict=True)
-        ]
-        return structure.unflatten(steps), new_state
+        decays = _decay_masks(weight_decay, mask, params)
+        steps = []
+        for u, p, g, decay in zip(result.updates, leaves, gradients, decays, strict=True):
+            step = u + rate.astype(u.dtype) * p.astype(u.dtype) if decay else u
+            steps.append(jnp.where(result.finite, step, 0).astype(g.dtype))
+        return jax.tree.unflatten(structure, steps), new_state
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
@@ -181,8 +191,9 @@ def diagnostics(opt_state: Any) -> dict[str, jax.Array]:
       opt_state: state of `flt_optimizer`, or of a chain around it.
 
     Returns:
-      "step" (step length in spectral units), "blend" (orthogonal share), "signal_to_noise" and "hypergradient" (the
-      slowest read of cos(g_t, u_{t-1})'s memory), float arrays [tensors] in leaf order; "count" and "skipped", int32 [].
+      "step" (step length in spectral units), "blend" (orthogonal share), "signal_to_noise" and
+      "hypergradient" (the slowest read of cos(g_t, u_{t-1})'s memory), float arrays [tensors] in leaf order;
+      "count" and "skipped", int32 [].
 
     Raises:
       ValueError: there is no FLTState in `opt_state`, or more than one.
@@ -190,7 +201,7 @@ def diagnostics(opt_state: Any) -> dict[str, jax.Array]:
     nodes = jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, FLTState))
     found = [node for node in nodes if isinstance(node, FLTState)]
     if len(found) != 1:
-        raise ValueError(f"diagnostics: expected exactly one FLTState in the optimizer state, found {len(found)}")
+        raise ValueError(f"diagnostics: expected one FLTState in the optimizer state, found {len(found)}")
     (state,) = found
     return {
         "step": jnp.exp(state.tensors.log_step),
@@ -202,13 +213,16 @@ def diagnostics(opt_state: Any) -> dict[str, jax.Array]:
     }
 
 
-def _leaves(gradients: list[jax.Array], params: list[jax.Array], state: FLTState, geometries: list[Geometry]) -> list[Leaf]:
+def _leaves(
+    gradients: list[jax.Array], params: list[jax.Array], state: FLTState, geometries: list[Geometry]
+) -> list[Leaf]:
     slots = zip(*map(jax.tree.leaves, state.memory), strict=True)
     directions = jax.tree.leaves(state.direction) or [None] * len(params)
     leaves = []
     for g, p, slot, direction, geometry in zip(gradients, params, slots, directions, geometries, strict=True):
-        cast = lambda x, dtype=_compute_dtype(p): x.astype(dtype)
-        leaves.append(Leaf(cast(g), cast(p), tuple(map(cast, slot)), direction, geometry))
+        dtype = _compute_dtype(p)
+        remembered = tuple(x.astype(dtype) for x in slot)
+        leaves.append(Leaf(g.astype(dtype), p.astype(dtype), remembered, direction, geometry))
     return leaves
 
 
@@ -216,7 +230,14 @@ def _compute_dtype(param: Any) -> jnp.dtype:
     return jnp.promote_types(param.dtype, jnp.float32)
 
 
-def _decay_masks(mask: Any | Callable[[Any], Any] | None, params: Any) -> list[bool]:
+def _zeros(params: Any, dtype: Callable[[Any], Any]) -> Any:
+    return jax.tree.map(lambda p: jnp.zeros(p.shape, dtype(p)), params)
+
+
+def _decay_masks(weight_decay: ArrayLike, mask: Any | Callable[[Any], Any] | None, params: Any) -> list[bool]:
+    """For each leaf whether it decays. A traced rate may be anything, a concrete zero leaves the term out."""
+    if not isinstance(weight_decay, jax.Array) and not weight_decay:
+        return [False] * len(jax.tree.leaves(params))
     if mask is None:
         return [True] * len(jax.tree.leaves(params))
     tree = mask(params) if callable(mask) else mask
@@ -227,8 +248,9 @@ def _check_params(params: Any) -> None:
     for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
             raise TypeError(
-                f"parameter {jax.tree_util.keystr(path)} has dtype {leaf.dtype}, expected a real floating-point dtype: "
-                "leave it out with optax.masked or optax.partition, or split complex numbers into real and imaginary parts"
+                f"parameter {jax.tree_util.keystr(path)} has dtype {leaf.dtype}, expected a real "
+                "floating-point dtype: leave it out with optax.masked or optax.partition, or split complex "
+                "numbers into real and imaginary parts"
             )
 
 
@@ -236,7 +258,9 @@ def _check_total_steps(total_steps: ArrayLike | None) -> ArrayLike:
     if total_steps is None:
         return np.inf
     if not isinstance(total_steps, jax.core.Tracer) and not np.all(np.asarray(total_steps) > 0):
-        raise ValueError(f"total_steps={total_steps}: expected a positive number of updates, or None if it is not known")
+        raise ValueError(
+            f"total_steps={total_steps}: expected a positive number of updates, or None if it is not known"
+        )
     return total_steps
 
 
@@ -252,7 +276,7 @@ def _warn_about_rate(learning_rate: optax.ScalarOrSchedule) -> None:
     concrete = not callable(learning_rate) and not isinstance(learning_rate, jax.core.Tracer)
     if concrete and np.size(learning_rate) == 1 and 0 < float(np.asarray(learning_rate)) < 0.02:
         warnings.warn(
-            f"learning_rate={learning_rate} multiplies the learned step (1.0 = as learned); it is not Adam's rate. "
-            "Start from flt_optimizer() with no rate at all.",
+            f"learning_rate={learning_rate} multiplies the learned step (1.0 = as learned); it is not Adam's "
+            "rate. Start from flt_optimizer() with no rate at all.",
             stacklevel=3,
         )

@@ -61,4 +61,6 @@ def test_classical_optimizers_are_configurations(name, dtype, tolerance):
         optimizer = optax.chain(
             flt_optimizer(1.0, weights=classical(modes, read_out, EPS, dtype)), optax.scale(RATE)
         )
-        np.testing.assert_allclose(trajectory(optimizer, dtype), trajectory(oracle, dtype), rtol=0, atol=tolerance)
+        np.testing.assert_allclose(
+            trajectory(optimizer, dtype), trajectory(oracle, dtype), rtol=0, atol=tolerance
+        )
