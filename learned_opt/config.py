@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 CONFIG_VERSION = 1
-MAX_WIDTH = 256  # of a network: a file may not ask for gigabytes
+MAX_RULE_WIDTH = 64  # compiled unit by unit: a file may not ask for hours of it
+MAX_CONTROLLER_WIDTH = 256
 MAX_WINDOW = 256  # arrays of state
 MAX_MODES = 32
 DECAY = "a number strictly between 0 and 1, by at least 1e-9"
@@ -20,9 +21,8 @@ def _check(owner: Any, name: str, good: bool, expected: str) -> None:
 
 def _check_choice(owner: Any, name: str, choices: tuple[str, ...]) -> None:
     value = getattr(owner, name)
-    _check(
-        owner, name, isinstance(value, str) and value in choices, f"one of {', '.join(map(repr, choices))}"
-    )
+    good = isinstance(value, str) and value in choices
+    _check(owner, name, good, f"one of {', '.join(map(repr, choices))}")
 
 
 def _check_bool(owner: Any, name: str) -> None:
@@ -80,13 +80,14 @@ class Mode:
         _check_choice(self, "value", ("g", "g2"))
         _check_choice(self, "kind", ("real", "alternating", "complex"))
         _check(self, "decay", _is_decay(self.decay), DECAY)
-        _check(
-            self, "frequency", _is_number(self.frequency) and abs(self.frequency) <= 0.5, "within [-0.5, 0.5]"
-        )
+        possible = _is_number(self.frequency) and abs(self.frequency) <= 0.5
+        _check(self, "frequency", possible, "a number from -0.5 to 0.5")
         _check_bool(self, "corrected")
         _check_bool(self, "read_ahead")
         if self.value == "g2" and self.kind != "real":
             raise ValueError("Mode(value='g2') must be real: an average of squares may not change sign")
+        if self.read_ahead and (self.value == "g2" or self.kind == "complex"):
+            raise ValueError("Mode(read_ahead=True): expected a real or alternating mode on 'g'")
 
 
 RELEASE_MODES = (Mode("g", 0.9), Mode("g", 0.99), Mode("g2", 0.985))
@@ -135,8 +136,8 @@ class FLTConfig:
         )
         _check_choice(self, "memory", ("modal", "window"))
         _check_width(self, "window", 1, MAX_WINDOW)
-        _check_width(self, "rule_width", 0, MAX_WIDTH)
-        _check_width(self, "controller_width", 0, MAX_WIDTH)
+        _check_width(self, "rule_width", 0, MAX_RULE_WIDTH)
+        _check_width(self, "controller_width", 0, MAX_CONTROLLER_WIDTH)
         _check(
             self,
             "signal_decays",
@@ -146,6 +147,8 @@ class FLTConfig:
         _check_bool(self, "law")
         usable = self.epsilon is None or (_is_number(self.epsilon) and 0.0 <= self.epsilon <= 1e30)
         _check(self, "epsilon", usable, "None or a number from 0 to 1e30")
+        if self.memory == "window" and any(mode.kind == "complex" for mode in self.modes):
+            raise ValueError("FLTConfig(memory='window') reads one average a mode: expected no complex modes")
         squares = sum(mode.value == "g2" for mode in self.modes)
         if squares > 1 or squares == len(self.modes):
             raise ValueError(
