@@ -39,6 +39,8 @@ class Train:
     """Number of outer steps; None keeps the preset's."""
     seed: int | None = None
     """Seed of everything random in the run; None keeps the preset's."""
+    start: str | None = None
+    """Weights to start from, a shipped name or a file; None starts from the untrained optimizer."""
     time_limit: float | None = None
     """Minutes after which to write a checkpoint and stop with exit code 0; None for no limit."""
 

@@ -42,12 +42,14 @@ class TrainConfig:
       anytime: share of pairs that are not told their horizon.
       learning_rate: of the outer Adam, where a perturbation has standard deviation 0.1; decays to a tenth.
       clip: largest norm of the meta-gradient, in the same units.
-      final_weight: share of the last tenth of a run in the objective; the rest is the whole run's mean.
+      objective: weights of the log loss at the end of a run on validation data, at its end on training data, and
+        of its mean on training data.
       validation: names of the VALIDATION families on which progress is measured.
       validation_steps: their horizon.
       validation_seeds: members of each.
       validate_every: outer steps between measurements, each of which also saves a checkpoint.
       seed: of everything random.
+      start: weights to start from, a shipped name or a path; empty for the untrained optimizer.
       optimizer: structure of the learned optimizer.
     """
 
@@ -59,12 +61,13 @@ class TrainConfig:
     anytime: float = 0.2
     learning_rate: float = 0.03
     clip: float = 3.0
-    final_weight: float = 0.8
+    objective: tuple[float, float, float] = (0.5, 0.3, 0.2)
     validation: tuple[str, ...] = tuple(VALIDATION)
     validation_steps: int = 500
     validation_seeds: int = 8
     validate_every: int = 20
     seed: int = 0
+    start: str = ""
     optimizer: FLTConfig = field(default_factory=FLTConfig)
 
     def __post_init__(self) -> None:
@@ -98,5 +101,5 @@ PRESETS: dict[str, TrainConfig] = {
         validate_every=24,
     ),
     "small": TrainConfig(steps=100, pairs=16, horizons=(100, 500)),
-    "release": TrainConfig(steps=140, pairs=96, validate_every=25),
+    "release": TrainConfig(steps=250, pairs=96, horizons=(100, 2000), validate_every=25),
 }

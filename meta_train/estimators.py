@@ -68,7 +68,7 @@ def pair_scores(family: TaskFamily, config: TrainConfig, theta: Any) -> Callable
     return many
 
 
-def meta_gradient(scores: Score, keys: Keys, size: int, final_weight: float) -> jax.Array:
+def meta_gradient(scores: Score, keys: Keys, size: int, weights: tuple[float, float, float]) -> jax.Array:
     """Antithetic estimate of a family's meta-gradient, in units of the perturbation, [size].
 
     Differences are divided by their own root mean square, so that no family dominates, and clipped.
@@ -77,9 +77,9 @@ def meta_gradient(scores: Score, keys: Keys, size: int, final_weight: float) -> 
       scores: arrays [pairs, 2].
       keys: those of the evaluation.
       size: number of meta-parameters.
-      final_weight: as in TrainConfig.
+      weights: `TrainConfig.objective`.
     """
-    values = objective(scores, final_weight)
+    values = objective(scores, weights)
     difference = values[:, 0] - values[:, 1]
     scale = jnp.sqrt(jnp.mean(jnp.clip(difference, -1.0, 1.0) ** 2)) + QUIET
     weight = jnp.clip(difference / scale, -CLIP, CLIP)

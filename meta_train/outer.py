@@ -14,7 +14,7 @@ import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
 
-from learned_opt import untrained
+from learned_opt import load_weights, untrained
 from learned_opt.config import FLTConfig
 from meta_train.checkpoint import Checkpoints, RunState, config_of, recorded_settings
 from meta_train.config import CHUNK, TrainConfig
@@ -95,6 +95,8 @@ class Trainer:
     def __init__(self, config: TrainConfig):
         self.config = config
         self.theta, _ = untrained(config.optimizer, jax.random.key(config.seed))
+        if config.start:
+            self.theta = _start_from(config)
         self.flat, self.unravel = ravel_pytree(self.theta)
         scale, _ = ravel_pytree(perturbation_scale(self.theta))
         self.scale = scale / 0.1
@@ -104,7 +106,7 @@ class Trainer:
         self.validation = {name: VALIDATION[name] for name in config.validation}
         self.programs: dict[str, Population] = {}
         self.data = {
-            name: replicate(family.data().train) for name, family in (self.families | self.validation).items()
+            name: replicate(family.data()) for name, family in (self.families | self.validation).items()
         }
         self.combine = jax.jit(meta_gradient, static_argnums=(2, 3))
         self.advance = jax.jit(self._advance)
@@ -143,7 +145,7 @@ class Trainer:
             keys = Keys.of(self.config.seed, step, self.config.families.index(name))
             scores[name] = self.programs[name](state.flat, keys, jnp.int32(horizon), self.data[name])
             one_device = jax.device_get(scores[name])
-            gradients.append(self.combine(one_device, keys, self.flat.size, self.config.final_weight))
+            gradients.append(self.combine(one_device, keys, self.flat.size, self.config.objective))
         gradient = sum(gradients) / len(gradients)
         state = self.advance(state, gradient)
         watch.stepped(step + 1, horizon, scores, gradient, self.unravel(state.flat), time.monotonic() - started)
@@ -156,7 +158,7 @@ class Trainer:
         for index, name in enumerate(self.config.validation):
             keys = Keys.of(VALIDATION_SEED, 0, index)
             score = self.programs[name](state.average, keys, steps, self.data[name])
-            per_family[name] = np.asarray(objective(score, self.config.final_weight))
+            per_family[name] = np.asarray(objective(score, self.config.objective))
         mean = float(np.mean([np.mean(values) for values in per_family.values()]))
         watch.validated(int(state.step), per_family, mean)
         if mean < state.best_score:
@@ -188,6 +190,13 @@ class Trainer:
             return unroll(family, self.config.optimizer, self.unravel(flat), key, steps, jnp.asarray(True), data)
 
         return jax.vmap(one, (None, 0, None, None, None))
+
+
+def _start_from(config: TrainConfig) -> Any:
+    theta, structure = load_weights(config.start)
+    if structure != config.optimizer:
+        raise ValueError(f"{config.start} was made for {structure}, this run is for {config.optimizer}")
+    return theta
 
 
 def _commit() -> str:

@@ -1,6 +1,5 @@
 """The inner loop: one member of a family trained by one optimizer, as a function of data, not of shapes."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -13,15 +12,15 @@ from meta_train.config import CHUNK
 from tasks import TaskFamily
 
 DIVERGED = 4.0  # a loss counts as at most this many times the initial one
-LOG_FLOOR = 1e-6  # added to losses under the logarithm
+FLOOR = 0.005  # of the initial loss, added under the logarithm: interpolating further earns little
 
 
 class Score(NamedTuple):
     """Summary of a run, float32 scalars."""
 
-    final: jax.Array  # mean log loss over the last tenth
-    mean: jax.Array  # mean log loss over the run
-    initial: jax.Array  # log loss before the first step
+    valid: jax.Array  # mean log validation loss over the last tenth
+    final: jax.Array  # mean log training loss over the last tenth
+    mean: jax.Array  # mean log training loss over the run
 
 
 def unroll(
@@ -44,38 +43,41 @@ def unroll(
       key: random key of this member.
       steps: int32 scalar, a multiple of CHUNK.
       told: bool scalar: whether the optimizer knows the horizon.
-      data: the training part of the family's data.
+      data: the family's data.
     """
-    key_config, key_init, key_run = jax.random.split(key, 3)
+    key_config, key_init, key_run, key_valid = jax.random.split(key, 4)
     member = family.sample(key_config)
     params = family.init(key_init, member)
     horizon = jnp.where(told, steps.astype(jnp.float32), jnp.inf)
     optimizer = optax.chain(scale_by_flt((theta, config), total_steps=horizon), optax.scale(-1.0))
-    initial = family.loss(params, family.batch(key_run, data, member), member)
-    ceiling = DIVERGED * initial + LOG_FLOOR
+    initial = family.loss(params, family.batch(key_run, data.train, member), member)
     tail = steps - steps // 10
 
-    def step(carry: tuple, offset: jax.Array) -> tuple[tuple, None]:
-        params, state, t, final, total = carry
-        batch = family.batch(jax.random.fold_in(key_run, t), data, member)
+    def log(loss: jax.Array) -> jax.Array:
+        capped = jnp.minimum(jnp.where(jnp.isfinite(loss), loss, jnp.inf), DIVERGED * initial)
+        return jnp.log(capped + FLOOR * initial)
+
+    def step(carry: tuple, _: None) -> tuple[tuple, None]:
+        params, state, t, score = carry
+        batch = family.batch(jax.random.fold_in(key_run, t), data.train, member)
         loss, gradient = jax.value_and_grad(family.loss)(params, batch, member)
-        log_loss = jnp.log(jnp.minimum(jnp.where(jnp.isfinite(loss), loss, jnp.inf), ceiling) + LOG_FLOOR)
         updates, state = optimizer.update(gradient, state, params)
-        params = optax.apply_updates(params, updates)
-        return (params, state, t + 1, final + jnp.where(t >= tail, log_loss, 0.0), total + log_loss), None
+        final = score.final + jnp.where(t >= tail, log(loss), 0.0)
+        score = score._replace(final=final, mean=score.mean + log(loss))
+        return (optax.apply_updates(params, updates), state, t + 1, score), None
 
     def chunk(_: jax.Array, carry: tuple) -> tuple:
-        return jax.lax.scan(step, carry, jnp.arange(CHUNK))[0]
+        (params, state, t, score), _ = jax.lax.scan(step, carry, length=CHUNK)
+        loss = family.loss(params, family.batch(jax.random.fold_in(key_valid, t), data.valid, member), member)
+        return params, state, t, score._replace(valid=score.valid + jnp.where(t > tail, log(loss), 0.0))
 
     zero = jnp.zeros((), jnp.float32)
-    carry = params, optimizer.init(params), jnp.zeros((), jnp.int32), zero, zero
-    *_, final, total = jax.lax.fori_loop(0, steps // CHUNK, chunk, carry)
-    return Score(final / (steps // 10), total / steps, jnp.log(initial + LOG_FLOOR))
+    carry = params, optimizer.init(params), jnp.zeros((), jnp.int32), Score(zero, zero, zero)
+    *_, total = jax.lax.fori_loop(0, steps // CHUNK, chunk, carry)
+    measured = steps // CHUNK - tail // CHUNK  # chunks that end after the tail begins
+    return Score(total.valid / measured, total.final / (steps - tail), total.mean / steps)
 
 
-def objective(score: Score, final_weight: float) -> jax.Array:
-    """What meta-training lowers: a mix of where a run ends and how it got there."""
-    return final_weight * score.final + (1 - final_weight) * score.mean
-
-
-Unroll = Callable[..., Score]
+def objective(score: Score, weights: tuple[float, float, float]) -> jax.Array:
+    """What meta-training lowers: where a run ends, on validation and on training data, and how it got there."""
+    return sum(weight * part for weight, part in zip(weights, score, strict=True))
