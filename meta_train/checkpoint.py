@@ -1,6 +1,5 @@
 """Checkpoints of a meta-training run: what is saved, where, and how a run is found again."""
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import orbax.checkpoint as ocp
 
+from learned_opt.config import FLTConfig
 from learned_opt.weights.writing import write_atomically
 from meta_train.config import TrainConfig
 
@@ -80,16 +80,15 @@ def _refuse_other_settings(record: Path, config: TrainConfig) -> None:
     if differing:
         listing = "; ".join(f"{key}: {found.get(key)} there, {wanted.get(key)} here" for key in differing)
         raise ValueError(
-            f"{record.parent} holds a run with other settings ({listing}). Continue it with its own settings, "
-            "or choose another --out"
+            f"{record.parent} holds a run with other settings ({listing}). "
+            "Continue it with its own settings, or choose another --out"
         )
 
 
 def config_of(settings: dict[str, Any]) -> TrainConfig:
     """The TrainConfig that `recorded_settings` describes."""
-    from learned_opt.config import FLTConfig
-
-    known = {field.name for field in dataclasses.fields(TrainConfig)}
-    values = {key: tuple(v) if isinstance(v, list) else v for key, v in settings.items() if key in known}
+    values: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()
+    }
     values["optimizer"] = FLTConfig.from_json(json.dumps(settings["optimizer"]))
     return TrainConfig(**values)

@@ -42,8 +42,8 @@ class TrainConfig:
       anytime: share of pairs that are not told their horizon.
       learning_rate: of the outer Adam, where a perturbation has standard deviation 0.1; decays to a tenth.
       clip: largest norm of the meta-gradient, in the same units.
-      objective: weights of the log loss at the end of a run on validation data, at its end on training data, and
-        of its mean on training data.
+      objective: weights of the log loss at the end of a run on validation data, at its end on training
+        data, and of its mean on training data.
       validation: names of the VALIDATION families on which progress is measured.
       validation_steps: their horizon.
       validation_seeds: members of each.

@@ -1,7 +1,7 @@
 """Devices: the only module that knows there may be more than one.
 
-A population is cut into equal shares, one for each local device, by `jax.pmap`. Every share returns scores; nothing
-else is communicated.
+A population is cut into equal shares, one for each local device, by `jax.pmap`. Every share returns scores;
+nothing else is communicated.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,8 +16,8 @@ class Population:
     """A function of a population, evaluated on all devices.
 
     Args:
-      function: (shared, members, *others) -> tree of arrays [members, ...]; everything but `members` is the same
-        for the whole population.
+      function: (shared, members, *others) -> tree of arrays [members, ...]; everything but `members` is
+        the same for the whole population.
       members: how many there are in all.
       devices: where to run; all local devices by default.
 
@@ -25,7 +25,9 @@ class Population:
       ValueError: the members cannot be divided equally among the devices.
     """
 
-    def __init__(self, function: Callable[..., Any], members: int, devices: Sequence[jax.Device] | None = None):
+    def __init__(
+        self, function: Callable[..., Any], members: int, devices: Sequence[jax.Device] | None = None
+    ):
         self.devices = list(devices or jax.local_devices())
         if members % len(self.devices):
             raise ValueError(
@@ -49,7 +51,7 @@ class Population:
             self.compile(shared, *others)
         assert self._call is not None
         result = self._call(shared, self.members, *others)
-        return jax.tree.map(lambda x: jnp.reshape(x, (-1,) + x.shape[2:]), result)
+        return jax.tree.map(lambda x: jnp.reshape(x, (-1, *x.shape[2:])), result)
 
 
 def replicate(tree: Any, devices: Sequence[jax.Device] | None = None) -> Any:

@@ -1,7 +1,7 @@
 """Meta-gradient estimators. Today one: full-unroll antithetic evolution strategies.
 
-Each device evaluates its share of the pairs and returns scores only; noise is regenerated from seeds wherever it is
-needed, so the meta-gradient does not depend on how many devices there were.
+Each device evaluates its share of the pairs and returns scores only; noise is regenerated from seeds wherever
+it is needed, so the meta-gradient does not depend on how many devices there were.
 """
 
 from collections.abc import Callable
@@ -49,12 +49,15 @@ def noise(key: jax.Array, pair: jax.Array, size: int) -> jax.Array:
 def pair_scores(family: TaskFamily, config: TrainConfig, theta: Any) -> Callable[..., Score]:
     """The function that a device runs: (flat theta, pairs, keys, steps, data) -> Score of arrays [pairs, 2].
 
-    Both halves of a pair train the same member on the same batches, with theta + sigma eps and theta - sigma eps.
+    Both halves of a pair train the same member on the same batches, with theta + sigma eps and with
+    theta - sigma eps.
     """
     _, unravel = ravel_pytree(theta)
     sigma, _ = ravel_pytree(perturbation_scale(theta))
 
-    def one(flat: jax.Array, pair: jax.Array, sign: jax.Array, keys: Keys, steps: jax.Array, data: Any) -> Score:
+    def one(
+        flat: jax.Array, pair: jax.Array, sign: jax.Array, keys: Keys, steps: jax.Array, data: Any
+    ) -> Score:
         perturbed = unravel(flat + sign * sigma * noise(keys.noise, pair, flat.size))
         key_member, key_told = jax.random.split(jax.random.fold_in(keys.members, pair))
         told = jax.random.uniform(key_told) >= config.anytime

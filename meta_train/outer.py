@@ -57,7 +57,10 @@ def train(config: TrainConfig, out: Path, time_limit_minutes: float | None = Non
                     state = trainer.validate(state, watch)
                     checkpoints.save(state)
                 if time_limit_minutes is not None and time.monotonic() - started > 60 * time_limit_minutes:
-                    watch.say(f"time limit reached at step {step} of {config.steps}; the same command goes on from there")
+                    watch.say(
+                        f"time limit reached at step {step} of {config.steps}; "
+                        "the same command goes on from there"
+                    )
                     break
         finally:
             checkpoints.save(state)
@@ -105,9 +108,7 @@ class Trainer:
         self.families = {name: META_TRAIN[name] for name in config.families}
         self.validation = {name: VALIDATION[name] for name in config.validation}
         self.programs: dict[str, Population] = {}
-        self.data = {
-            name: replicate(family.data()) for name, family in (self.families | self.validation).items()
-        }
+        self.data: dict[str, Any] = {}
         self.combine = jax.jit(meta_gradient, static_argnums=(2, 3))
         self.advance = jax.jit(self._advance)
 
@@ -115,20 +116,32 @@ class Trainer:
         """The state of a new run."""
         zero = jnp.zeros((), jnp.float32)
         return RunState(
-            jnp.zeros((), jnp.int32), self.flat, self.outer.init(self.flat), self.flat, self.flat, zero + jnp.inf, zero
+            jnp.zeros((), jnp.int32),
+            self.flat,
+            self.outer.init(self.flat),
+            self.flat,
+            self.flat,
+            zero + jnp.inf,
+            zero,
         )
 
     def compile(self, watch: Watch) -> None:
         """Compiles every family's program, in parallel threads."""
-        jobs = {name: (pair_scores(f, self.config, self.theta), self.config.pairs) for name, f in self.families.items()}
+        jobs = {
+            name: (pair_scores(f, self.config, self.theta), self.config.pairs)
+            for name, f in self.families.items()
+        }
         for name, family in self.validation.items():
             jobs[name] = (self._member_scores(family), self.config.validation_seeds)
         arguments = Keys.of(0, 0, 0), jnp.int32(CHUNK)
+        self.data = {name: replicate(f.data()) for name, f in (self.families | self.validation).items()}
 
         def build(name: str) -> None:
             started = time.monotonic()
             function, members = jobs[name]
-            self.programs[name] = Population(function, members).compile(self.flat, *arguments, self.data[name])
+            self.programs[name] = Population(function, members).compile(
+                self.flat, *arguments, self.data[name]
+            )
             watch.compiled(name, time.monotonic() - started)
 
         with ThreadPoolExecutor(max_workers=min(len(jobs), os.cpu_count() or 1)) as pool:
@@ -148,7 +161,9 @@ class Trainer:
             gradients.append(self.combine(one_device, keys, self.flat.size, self.config.objective))
         gradient = sum(gradients) / len(gradients)
         state = self.advance(state, gradient)
-        watch.stepped(step + 1, horizon, scores, gradient, self.unravel(state.flat), time.monotonic() - started)
+        watch.stepped(
+            step + 1, horizon, scores, gradient, self.unravel(state.flat), time.monotonic() - started
+        )
         return state
 
     def validate(self, state: RunState, watch: Watch) -> RunState:
@@ -169,8 +184,11 @@ class Trainer:
         """The families of an outer step: all of them in turn, in an order drawn anew for each round."""
         per_step, names = min(self.config.families_per_step, len(self.families)), list(self.families)
         places = range(step * per_step, (step + 1) * per_step)
-        order = lambda turn: np.random.default_rng([self.config.seed, turn]).permutation(len(names))
-        return [names[order(place // len(names))[place % len(names)]] for place in places]
+        turns = {place // len(names) for place in places}
+        order = {
+            turn: np.random.default_rng([self.config.seed, turn]).permutation(len(names)) for turn in turns
+        }
+        return [names[order[place // len(names)][place % len(names)]] for place in places]
 
     def horizon(self, step: int) -> int:
         """Inner steps of an outer step."""
@@ -187,7 +205,9 @@ class Trainer:
     def _member_scores(self, family: TaskFamily) -> Any:
         def one(flat: jax.Array, member: jax.Array, keys: Keys, steps: jax.Array, data: Any) -> Score:
             key = jax.random.fold_in(keys.members, member)
-            return unroll(family, self.config.optimizer, self.unravel(flat), key, steps, jnp.asarray(True), data)
+            return unroll(
+                family, self.config.optimizer, self.unravel(flat), key, steps, jnp.asarray(True), data
+            )
 
         return jax.vmap(one, (None, 0, None, None, None))
 

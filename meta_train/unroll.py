@@ -34,7 +34,7 @@ def unroll(
 ) -> Score:
     """Trains one member for `steps` steps.
 
-    The horizon is data: a loop of dynamic length around a fixed chunk of `CHUNK` steps, so one program serves all.
+    The horizon is data: a loop of dynamic length around a fixed chunk of `CHUNK` steps, one program for all.
 
     Args:
       family: whose member is trained; the member, its parameters and its batches follow from `key`.
@@ -57,7 +57,7 @@ def unroll(
         capped = jnp.minimum(jnp.where(jnp.isfinite(loss), loss, jnp.inf), DIVERGED * initial)
         return jnp.log(capped + FLOOR * initial)
 
-    def step(carry: tuple, _: None) -> tuple[tuple, None]:
+    def step(carry: tuple, _: Any) -> tuple[tuple, Any]:
         params, state, t, score = carry
         batch = family.batch(jax.random.fold_in(key_run, t), data.train, member)
         loss, gradient = jax.value_and_grad(family.loss)(params, batch, member)
@@ -79,5 +79,5 @@ def unroll(
 
 
 def objective(score: Score, weights: tuple[float, float, float]) -> jax.Array:
-    """What meta-training lowers: where a run ends, on validation and on training data, and how it got there."""
-    return sum(weight * part for weight, part in zip(weights, score, strict=True))
+    """What meta-training lowers: where a run ends, on validation and training data, and how it got there."""
+    return jnp.tensordot(jnp.asarray(weights), jnp.stack(score), axes=1)

@@ -7,7 +7,14 @@ from typing import Any, Self
 import jax
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from tensorboardX import SummaryWriter
 
 from meta_train.config import TrainConfig
@@ -53,20 +60,23 @@ class Watch:
             self.say(f"compiled {name} in {seconds:.0f} s")
 
     def stepped(
-        self, step: int, horizon: int, scores: Mapping[str, Score], gradient: jax.Array, theta: Any, seconds: float
+        self,
+        step: int,
+        horizon: int,
+        scores: Mapping[str, Score],
+        gradient: jax.Array,
+        theta: Any,
+        seconds: float,
     ) -> None:
         """An outer step is done."""
         norm = float(np.linalg.norm(gradient))
         finals = {name: float(np.median(score.final)) for name, score in scores.items()}
         rate = 2 * self._pairs * horizon * len(scores) / seconds
-        add = lambda tag, value: self._writer.add_scalar(tag, float(value), step)
-        for name, value in finals.items():
-            add(f"log_loss/{name}", value)
-        for name, value in _laws(theta).items():
-            add(f"law/{name}", value)
-        add("meta_gradient_norm", norm)
-        add("horizon", horizon)
-        add("inner_steps_per_second", rate)
+        scalars = {"meta_gradient_norm": norm, "horizon": horizon, "inner_steps_per_second": rate}
+        scalars |= {f"log_loss/{name}": value for name, value in finals.items()}
+        scalars |= {f"law/{name}": value for name, value in _laws(theta).items()}
+        for tag, value in scalars.items():
+            self._writer.add_scalar(tag, float(value), step)
         shown = " ".join(f"{name} {value:.2f}" for name, value in finals.items())
         note = f"T={horizon} |g|={norm:.1f} {rate / 1e3:.0f}k steps/s  {shown}"
         self._progress.update(self._bar, completed=step, note=note)
