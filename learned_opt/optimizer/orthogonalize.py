@@ -18,7 +18,10 @@ SAFETY = 1.01  # every polynomial but the last is applied to x / SAFETY: roundin
 
 
 def polar_factor(x: jax.Array) -> jax.Array:
-    """Approximate polar factor of each matrix: singular values above 1e-3 of the norm go to 1, within 2%.
+    """Approximate polar factor of each matrix.
+
+    Singular values from 1e-3 of the Frobenius norm to all of it go to [0.84, 1.13]: the first five
+    polynomials of the table end there, a sixth would end within 1%.
 
     Args:
       x: [..., a, b] floating point, a <= b for speed. A zero matrix gives zero.
