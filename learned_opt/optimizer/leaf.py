@@ -34,11 +34,22 @@ class TensorState(NamedTuple):
 
     @classmethod
     def zeros(cls, tensors: int, config: FLTConfig, dtype: jnp.dtype) -> "TensorState":
-        """The state before the first step."""
+        """The state before the first step. No two fields share a buffer, so that the state may be donated."""
         rows = max(tensors, 1)
-        row = jnp.zeros((rows,), dtype)
-        signal = jnp.zeros((rows, len(SIGNALS), len(config.signal_decays)), dtype)
-        return cls(jnp.zeros((rows,), jnp.int32), row, row, (signal, signal), row, row, row)
+
+        def zeros(*shape: int) -> jax.Array:
+            return jnp.zeros((rows, *shape), dtype)
+
+        signal = len(SIGNALS), len(config.signal_decays)
+        return cls(
+            exponent=jnp.zeros((rows,), jnp.int32),
+            root_rms=zeros(),
+            power=zeros(),
+            signals=(zeros(*signal), zeros(*signal)),
+            log_step=zeros(),
+            blend=zeros(),
+            noise=zeros(),
+        )
 
 
 class Leaf(NamedTuple):
