@@ -1,6 +1,5 @@
 """The inner loop, against a plain Python loop around the public optimizer."""
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
