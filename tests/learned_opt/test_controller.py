@@ -21,10 +21,12 @@ SMALL = FLTConfig(rule_width=2, controller_width=2)
 PARAMS = {"w": jnp.ones((3, 2)), "b": jnp.ones(2)}
 
 
-@jax.jit
+schedule_of = jax.jit(hk.without_apply_rng(hk.transform(lambda *args: Schedule()(*args))).apply)
+
+
 def schedule(count, horizon):
-    module = hk.without_apply_rng(hk.transform(lambda count, horizon: Schedule()(count, horizon)))
-    return module.apply({"schedule": start(SMALL)["flt/~/controller/~/schedule"]}, count, horizon)
+    """The factor at a step, untrained."""
+    return schedule_of({"schedule": start(SMALL)["flt/~/controller/~/schedule"]}, count, horizon)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from learned_opt import FLTConfig, Mode, flt_optimizer
+from learned_opt import FLTConfig, Mode, flt_optimizer, untrained
 from learned_opt.optimizer import network
 from learned_opt.optimizer.memory import ModalMemory
 from learned_opt.optimizer.rule import Rule, Token, features
@@ -195,3 +195,11 @@ def test_rows_of_an_embedding_that_are_never_seen_stay():
         updates, state = update(gradients, state, params)
         changed = np.flatnonzero(np.abs(updates["embed"]).sum(1))
         np.testing.assert_array_equal(changed, [1, 4])
+
+
+def test_the_compiled_start_of_these_tests_is_the_untrained_optimizer():
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-6, atol=1e-7),
+        start(WITH_LAW),
+        untrained(WITH_LAW)[0],
+    )

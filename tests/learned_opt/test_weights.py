@@ -15,8 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load, save
 
-from learned_opt import FLTConfig, Mode, flt_optimizer, untrained, weights
+from learned_opt import FLTConfig, Mode, flt_optimizer, weights
 from learned_opt.weights import WeightsError, load_card, load_weights, save_weights
+
+from .common import untrained
 
 CARD = {"tasks": ["mlp", "conv"], "steps": 100, "seed": 0, "note": "σ = 0.1"}
 CONFIGS = [
