@@ -36,12 +36,19 @@ class Checkpoints:
     def __init__(self, out: Path, config: TrainConfig):
         out.mkdir(parents=True, exist_ok=True)
         record = out / "config.json"
-        if record.exists():
-            _refuse_other_settings(record, config)
-        else:
-            write_atomically(record, config.to_json().encode())
         options = ocp.CheckpointManagerOptions(max_to_keep=KEPT, enable_async_checkpointing=False)
         self._manager = ocp.CheckpointManager((out / "checkpoints").absolute(), options=options)
+        # A run that never got to a checkpoint stands in nobody's way.
+        begun = record.exists() and self._manager.latest_step() is not None
+        differences = _differences(record, config) if begun else ""
+        if differences:
+            self.close()
+            raise ValueError(
+                f"{out} holds a run with other settings ({differences}). "
+                "Continue it with its own settings, or choose another --out"
+            )
+        if not begun:
+            write_atomically(record, config.to_json().encode())
 
     def save(self, state: RunState) -> None:
         """Writes a checkpoint; one that is there already for this step is left as it is."""
@@ -74,21 +81,23 @@ def recorded_settings(out: Path) -> dict[str, Any]:
     return json.loads(record.read_text())
 
 
-def _refuse_other_settings(record: Path, config: TrainConfig) -> None:
+def _differences(record: Path, config: TrainConfig) -> str:
     found, wanted = json.loads(record.read_text()), json.loads(config.to_json())
     differing = [key for key in sorted(found.keys() | wanted.keys()) if found.get(key) != wanted.get(key)]
-    if differing:
-        listing = "; ".join(f"{key}: {found.get(key)} there, {wanted.get(key)} here" for key in differing)
-        raise ValueError(
-            f"{record.parent} holds a run with other settings ({listing}). "
-            "Continue it with its own settings, or choose another --out"
-        )
+    return "; ".join(f"{key}: {found.get(key)} there, {wanted.get(key)} here" for key in differing)
 
 
 def config_of(settings: dict[str, Any]) -> TrainConfig:
-    """The TrainConfig that `recorded_settings` describes."""
+    """The TrainConfig that `recorded_settings` describes.
+
+    Raises:
+      ValueError: these are not the settings of a run made with this release.
+    """
     values: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()
     }
-    values["optimizer"] = FLTConfig.from_json(json.dumps(settings["optimizer"]))
-    return TrainConfig(**values)
+    try:
+        values["optimizer"] = FLTConfig.from_json(json.dumps(settings["optimizer"]))
+        return TrainConfig(**values)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"not the settings of a run made with this release: {error}") from error

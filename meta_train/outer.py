@@ -5,6 +5,8 @@ import os
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,29 +44,47 @@ def train(config: TrainConfig, out: Path, time_limit_minutes: float | None = Non
       KeyboardInterrupt: after a checkpoint, if the user interrupts.
     """
     started = time.monotonic()
-    checkpoints = Checkpoints(out, config)
     trainer = Trainer(config)
-    state = checkpoints.restore(trainer.start()) or trainer.start()
-    before = float(state.seconds)
-    with Watch(out, config, int(state.step)) as watch:
-        trainer.compile(watch)
-        try:
-            while int(state.step) < config.steps:
-                state = trainer.step(state, watch)
-                state = state._replace(seconds=jnp.float32(before + time.monotonic() - started))
-                step = int(state.step)
-                if step % config.validate_every == 0 or step == config.steps:
-                    state = trainer.validate(state, watch)
-                    checkpoints.save(state)
-                if time_limit_minutes is not None and time.monotonic() - started > 60 * time_limit_minutes:
-                    watch.say(
-                        f"time limit reached at step {step} of {config.steps}; "
-                        "the same command goes on from there"
-                    )
-                    break
-        finally:
-            checkpoints.save(state)
-            checkpoints.close()
+    with closing(Checkpoints(out, config)) as checkpoints:
+        state = checkpoints.restore(trainer.start()) or trainer.start()
+        with Watch(out, config, int(state.step)) as watch:
+            if int(state.step) == config.steps:
+                watch.say(f"{out} holds a finished run of {config.steps} steps")
+                return
+            trainer.compile(watch)
+            _go_on(trainer, state, checkpoints, watch, started, time_limit_minutes)
+
+
+def _go_on(
+    trainer: "Trainer",
+    state: RunState,
+    checkpoints: Checkpoints,
+    watch: Watch,
+    started: float,
+    time_limit_minutes: float | None,
+) -> None:
+    config, before = trainer.config, float(state.seconds)
+    try:
+        while int(state.step) < config.steps:
+            after = trainer.step(state, watch)
+            step = int(after.step)
+            due = step % config.validate_every == 0 or step == config.steps
+            if due:
+                after = trainer.validate(after, watch)
+            passed = time.monotonic() - started
+            state = after._replace(
+                seconds=jnp.float32(before + passed)
+            )  # never a step without its validation
+            if due:
+                checkpoints.save(state)
+            expired = time_limit_minutes is not None and passed > 60 * time_limit_minutes
+            if expired and step < config.steps:
+                watch.say(
+                    f"time limit reached at step {step} of {config.steps}; the same command goes on from there"
+                )
+                break
+    finally:
+        checkpoints.save(state)
 
 
 def load_trained(out: Path) -> tuple[Any, FLTConfig, dict[str, Any]]:
@@ -75,8 +95,9 @@ def load_trained(out: Path) -> tuple[Any, FLTConfig, dict[str, Any]]:
     """
     settings = recorded_settings(out)
     config = config_of(settings)
-    trainer = Trainer(config)
-    state = Checkpoints(out, config).restore(trainer.start())
+    trainer = Trainer(replace(config, start=""))  # the weights that the run started from may be gone
+    with closing(Checkpoints(out, config)) as checkpoints:
+        state = checkpoints.restore(trainer.start())
     if state is None:
         raise FileNotFoundError(f"{out} holds no checkpoint yet")
     chosen = state.best if np.isfinite(state.best_score) else state.average
