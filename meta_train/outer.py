@@ -72,16 +72,14 @@ def _go_on(
             if due:
                 after = trainer.validate(after, watch)
             passed = time.monotonic() - started
-            state = after._replace(
-                seconds=jnp.float32(before + passed)
-            )  # never a step without its validation
+            # Only now: a state that is saved early must not miss its validation.
+            state = after._replace(seconds=jnp.float32(before + passed))
             if due:
                 checkpoints.save(state)
             expired = time_limit_minutes is not None and passed > 60 * time_limit_minutes
             if expired and step < config.steps:
-                watch.say(
-                    f"time limit reached at step {step} of {config.steps}; the same command goes on from there"
-                )
+                done = f"step {step} of {config.steps}"
+                watch.say(f"time limit reached at {done}; the same command goes on from there")
                 break
     finally:
         checkpoints.save(state)
