@@ -1,0 +1,125 @@
+"""Shipped weights never change what they do: golden trajectories, checked across releases and JAX versions.
+
+In float64, because training amplifies the rounding of float32 to 1e-3 within 20 steps.
+
+`python tests/learned_opt/test_golden.py NAME` prints the row of newly shipped weights.
+"""
+
+import sys
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from learned_opt import flt_optimizer, weights
+
+STEPS = 20
+RECORDED = (0, 4, 19)  # steps whose updates are compared
+
+
+class Golden(NamedTuple):
+    """A trajectory of `STEPS` steps with the horizon known, and one with it unknown."""
+
+    updates: tuple[dict[str, list[float]], ...]  # at RECORDED: the first three entries of each leaf
+    loss: float  # after all steps
+    anytime_loss: float
+
+
+GOLDEN = {
+    "flt-v0": Golden(
+        updates=(
+            {
+                "bias": [0.017246448, 0.017209673, -0.017491587],
+                "gain": [-0.014160961],
+                "kernel": [-0.058110426, -0.032589109, -0.025457916],
+                "out": [-0.038545728, -0.033126315, 0.014781713],
+            },
+            {
+                "bias": [0.015130105, 0.038260077, 0.038229369],
+                "gain": [0.020496619],
+                "kernel": [-0.084302731, -0.044282845, -0.054342053],
+                "out": [-0.031269194, -0.06422801, 0.021932905],
+            },
+            {
+                "bias": [-0.0015355998, 0.00033073925, 0.0032518868],
+                "gain": [-0.00032880223],
+                "kernel": [-0.00041437928, -0.0074442367, 0.0024798346],
+                "out": [-0.00031154516, -0.0057988912, 0.00082594918],
+            },
+        ),
+        loss=0.015440148,
+        anytime_loss=0.0088685869,
+    ),
+}
+
+
+def _inputs() -> jax.Array:
+    return jnp.sin(jnp.arange(48.0).reshape(8, 6) ** 1.5)
+
+
+def _params() -> dict[str, jax.Array]:
+    return {
+        "bias": jnp.linspace(-0.2, 0.2, 5),
+        "gain": jnp.asarray(0.8),
+        "kernel": jnp.cos(jnp.arange(30.0).reshape(6, 5) * 1.7) / 2,
+        "out": jnp.sin(jnp.arange(15.0).reshape(5, 3) * 2.3) / 2,
+    }
+
+
+def _loss(params: dict[str, jax.Array]) -> jax.Array:
+    hidden = jnp.tanh(_inputs() @ params["kernel"] + params["bias"])
+    targets = jnp.cos(jnp.arange(24.0).reshape(8, 3))
+    return jnp.mean((params["gain"] * hidden @ params["out"] - targets) ** 2)
+
+
+def _trajectory(name: str, total_steps: int | None) -> tuple[list[dict[str, jax.Array]], jax.Array]:
+    optimizer = flt_optimizer(weights=name, total_steps=total_steps)
+
+    @jax.jit
+    def step(params, state):
+        updates, state = optimizer.update(jax.grad(_loss)(params), state, params)
+        return optax.apply_updates(params, updates), state, updates
+
+    params, history = _params(), []
+    state = optimizer.init(params)
+    for _ in range(STEPS):
+        params, state, updates = step(params, state)
+        history.append(updates)
+    return history, _loss(params)
+
+
+@jax.enable_x64(True)
+def _measured(name: str) -> Golden:
+    history, loss = _trajectory(name, STEPS)
+    updates = tuple(
+        {leaf: [float(f"{x:.8g}") for x in np.ravel(history[step][leaf])[:3]] for leaf in history[step]}
+        for step in RECORDED
+    )
+    _, anytime_loss = _trajectory(name, None)
+    return Golden(updates, float(f"{loss:.8g}"), float(f"{anytime_loss:.8g}"))
+
+
+@pytest.mark.parametrize("name", weights.names())
+def test_shipped_weights_repeat_their_golden_trajectory(name):
+    measured, golden = _measured(name), GOLDEN[name]
+    for step, at_step, expected in zip(RECORDED, measured.updates, golden.updates, strict=True):
+        assert at_step.keys() == expected.keys()
+        for leaf, values in expected.items():
+            message = f"step {step}, {leaf}"
+            np.testing.assert_allclose(at_step[leaf], values, rtol=0, atol=1e-6, err_msg=message)
+    np.testing.assert_allclose(measured.loss, golden.loss, rtol=1e-5)
+    np.testing.assert_allclose(measured.anytime_loss, golden.anytime_loss, rtol=1e-5)
+
+
+def test_the_golden_trajectories_learn_something():
+    initial = float(_loss(_params()))
+    for golden in GOLDEN.values():
+        assert golden.loss < initial / 2
+        assert golden.anytime_loss < initial / 2
+
+
+if __name__ == "__main__":
+    print(_measured(sys.argv[1]))
