@@ -12,6 +12,7 @@ CHUNK = 25  # inner steps of the compiled inner loop; horizons are multiples of 
 SIGMA = {
     "step_law": 0.1,
     "blend_law": 0.2,
+    "shrink_law": 0.2,
     "log_warmup": 0.2,
     "log_decay_power": 0.1,
     "log_anytime_warmup": 0.2,

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -81,6 +81,8 @@ def _go_on(
                 done = f"step {step} of {config.steps}"
                 watch.say(f"time limit reached at {done}; the same command goes on from there")
                 break
+        else:
+            watch.say(str(trainer.gain(state)))
     finally:
         checkpoints.save(state)
 
@@ -109,6 +111,29 @@ def load_trained(out: Path) -> tuple[Any, FLTConfig, dict[str, Any]]:
         "date": datetime.date.today().isoformat(),
     }
     return jax.device_get(trainer.unravel(chosen)), config.optimizer, card
+
+
+class Gain(NamedTuple):
+    """Paired comparison of two meta-parameters on the same members."""
+
+    before: float
+    after: float
+    standard_error: float  # of the mean difference
+
+    @classmethod
+    def of(cls, before: np.ndarray, after: np.ndarray) -> "Gain":
+        """From the objectives of the members, arrays [members]."""
+        error = np.std(before - after, ddof=1) / np.sqrt(len(before)) if len(before) > 1 else np.nan
+        return cls(float(before.mean()), float(after.mean()), float(error))
+
+    def __str__(self) -> str:
+        """One line for the terminal."""
+        fall = self.before - self.after
+        errors = f", {fall / self.standard_error:.1f} standard errors" if self.standard_error > 0 else ""
+        return (
+            f"meta-loss on fixed validation seeds: {self.before:.3f} at the start, {self.after:.3f} now: "
+            f"it fell by {fall:.3f}{errors}"
+        )
 
 
 class Trainer:
@@ -187,17 +212,29 @@ class Trainer:
 
     def validate(self, state: RunState, watch: Watch) -> RunState:
         """Measures the averaged meta-parameters; remembers them if they are the best so far."""
-        steps = jnp.int32(self.config.validation_steps)
-        per_family = {}
-        for index, name in enumerate(self.config.validation):
-            keys = Keys.of(VALIDATION_SEED, 0, index)
-            score = self.programs[name](state.average, keys, steps, self.data[name])
-            per_family[name] = np.asarray(objective(score, self.config.objective))
+        per_family = self.measure(state.average)
         mean = float(np.mean([np.mean(values) for values in per_family.values()]))
         watch.validated(int(state.step), per_family, mean)
         if mean < state.best_score:
             state = state._replace(best=state.average, best_score=jnp.float32(mean))
         return state
+
+    def measure(self, flat: jax.Array) -> dict[str, np.ndarray]:
+        """Objective of every validation member, [members] for each family; the members never change."""
+        steps = jnp.int32(self.config.validation_steps)
+        measured = {}
+        for index, name in enumerate(self.config.validation):
+            keys = Keys.of(VALIDATION_SEED, 0, index)
+            score = self.programs[name](flat, keys, steps, self.data[name])
+            measured[name] = np.asarray(objective(score, self.config.objective))
+        return measured
+
+    def gain(self, state: RunState) -> Gain:
+        """How much lower the objective is with the best meta-parameters than with those of the start."""
+        before, after = (
+            np.concatenate(list(self.measure(flat).values())) for flat in (self.flat, state.best)
+        )
+        return Gain.of(before, after)
 
     def chosen(self, step: int) -> list[str]:
         """The families of an outer step: all of them in turn, in an order drawn anew for each round."""

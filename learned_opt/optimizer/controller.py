@@ -15,13 +15,15 @@ import jax.numpy as jnp
 
 from learned_opt.config import FLTConfig
 
+OUTPUTS = 3  # log step, blend, log shrink
 FLOOR = 1e-3  # of the schedule: what is left of a step at the end of the run and after it
 SIGNALS = ("hypergradient", "alignment")
 STATIC_FEATURES = ("one", "matrix", "embedding", "fan_in", "fan_out", "depth")
-MEASURED_FEATURES = ("parameter", "noise_fast", "noise_slow", "sparsity")
+MEASURED_FEATURES = ("parameter", "noise_fast", "noise_slow", "sparsity", "decline")
 TIME_FEATURES = ("horizon", "anytime", "elapsed", "noise_late")
-INITIAL_LAW = {"one": -4.6, "matrix": 1.6}
+INITIAL_LAW = {"one": -4.6, "matrix": 2.0, "depth": -1.3}
 INITIAL_BLEND = {"one": 2.5}
+INITIAL_SHRINK = {"one": -7.0, "matrix": 5.3, "decline": -1.8}
 
 
 def feature_names(config: FLTConfig) -> tuple[str, ...]:
@@ -41,6 +43,7 @@ class Measures(NamedTuple):
     sparsity: jax.Array  # mean over rms of the rows' root squares: 1 when all rows learn alike
     hypergradient: jax.Array  # cos(g_t, u_{t-1})
     alignment: jax.Array  # cos(g_t, first read)
+    decline: jax.Array  # log of the gradients' size now less its mean over the steps so far
 
 
 class Decision(NamedTuple):
@@ -48,6 +51,7 @@ class Decision(NamedTuple):
 
     log_step: jax.Array  # [tensors]
     blend: jax.Array  # [tensors], share of the orthogonal direction
+    shrink: jax.Array  # [tensors], weight of the parameter beside the direction
     context: jax.Array  # [tensors, rule_width]
     signals: tuple[jax.Array, jax.Array]  # real and imaginary state, [tensors, signals, modes]
 
@@ -61,12 +65,13 @@ class Controller(hk.Module):
         size, width, modes = len(names), config.controller_width, len(config.signal_decays)
         self.step_law = hk.get_parameter("step_law", (size,), init=_planted(names, INITIAL_LAW))
         self.blend_law = hk.get_parameter("blend_law", (size,), init=_planted(names, INITIAL_BLEND))
+        self.shrink_law = hk.get_parameter("shrink_law", (size,), init=_planted(names, INITIAL_SHRINK))
         self.context_width = config.rule_width
         if width:
             fan_in = hk.initializers.VarianceScaling(1.0, "fan_in", "normal")
             self.w1 = hk.get_parameter("w1", (size, width), init=fan_in)
             self.b1 = hk.get_parameter("b1", (width,), init=jnp.zeros)
-            self.w2 = hk.get_parameter("w2", (width, 2 + self.context_width), init=jnp.zeros)
+            self.w2 = hk.get_parameter("w2", (width, OUTPUTS + self.context_width), init=jnp.zeros)
         self.width = width
         rates = [math.log(-math.log(decay)) for decay in config.signal_decays]
         self.log_rate = hk.get_parameter("log_rate", (modes,), init=_values(rates))
@@ -104,6 +109,7 @@ class Controller(hk.Module):
             noise_fast,
             noise_slow,
             _log(measures.sparsity),
+            jnp.clip(measures.decline, -4.0, 4.0),
             ones * jnp.log(length / 500.0) / 2,
             ones * (1.0 - known),
             ones * (elapsed - 0.5),
@@ -113,13 +119,21 @@ class Controller(hk.Module):
             ones * jnp.mean(remembered[:, 0, -1]),
         ]
         x = jnp.stack([column.astype(dtype) for column in columns], axis=-1)
-        log_step, blend = x @ self.step_law.astype(dtype), x @ self.blend_law.astype(dtype)
+        laws = jnp.stack([self.step_law, self.blend_law, self.shrink_law], axis=-1)
+        decided = x @ laws.astype(dtype)
         context = jnp.zeros((len(noise_fast), self.context_width), dtype)
         if self.width:
             hidden = jnp.tanh(x @ self.w1.astype(dtype) + self.b1.astype(dtype)) @ self.w2.astype(dtype)
-            log_step, blend, context = log_step + hidden[:, 0], blend + hidden[:, 1], hidden[:, 2:]
+            decided, context = decided + hidden[:, :OUTPUTS], hidden[:, OUTPUTS:]
+        log_step, blend, log_shrink = decided.T
         log_step = log_step + jnp.log(self.schedule(count, horizon)).astype(dtype)
-        return Decision(jnp.clip(log_step, -18.0, 1.0), jax.nn.sigmoid(blend), context, signals)
+        return Decision(
+            log_step=jnp.clip(log_step, -18.0, 1.0),
+            blend=jax.nn.sigmoid(blend),
+            shrink=jnp.exp(jnp.clip(log_shrink, -18.0, 1.0)),
+            context=context,
+            signals=signals,
+        )
 
     def _remember(
         self, measures: Measures, signals: tuple[jax.Array, jax.Array], count: jax.Array

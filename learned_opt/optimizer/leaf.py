@@ -26,10 +26,12 @@ class TensorState(NamedTuple):
 
     exponent: jax.Array  # int32 [tensors]: the memory is kept in units of 2**exponent
     root_rms: jax.Array  # float [tensors]: rms of the root of the squares, in the gradient's unit
+    mean_log_root: jax.Array  # float [tensors]: mean of log(root_rms) over the steps so far
     power: jax.Array  # float [tensors]: running mean square of the elementwise direction
     signals: tuple[jax.Array, jax.Array]  # float [tensors, signals, modes], real and imaginary
     log_step: jax.Array  # float [tensors]: the last decision, kept for diagnostics
     blend: jax.Array  # float [tensors]
+    shrink: jax.Array  # float [tensors]
     noise: jax.Array  # float [tensors]: signal to noise
 
     @classmethod
@@ -44,10 +46,12 @@ class TensorState(NamedTuple):
         return cls(
             exponent=jnp.zeros((rows,), jnp.int32),
             root_rms=zeros(),
+            mean_log_root=zeros(),
             power=zeros(),
             signals=(zeros(*signal), zeros(*signal)),
             log_step=zeros(),
             blend=zeros(),
+            shrink=zeros(),
             noise=zeros(),
         )
 
@@ -140,8 +144,14 @@ def write(
     return Written(slots, gradient, reads, root)
 
 
-def measure(leaves: Sequence[Leaf], written: Sequence[Written]) -> tuple[Measures, jax.Array]:
-    """Statistics of every tensor, and the rms of the root of its squares (memory's unit); all [tensors]."""
+def measure(
+    leaves: Sequence[Leaf],
+    written: Sequence[Written],
+    units: Units,
+    tensors: TensorState,
+    count: jax.Array,
+) -> tuple[Measures, TensorState]:
+    """Statistics of every tensor, [tensors], and the state with their sizes brought up to date."""
     moments = [_moments(leaf, new) for leaf, new in zip(leaves, written, strict=True)]
     names = moments[0].keys()
     m = {name: join(moment[name] for moment in moments) for name in names}
@@ -150,6 +160,10 @@ def measure(leaves: Sequence[Leaf], written: Sequence[Written]) -> tuple[Measure
     def ratio(product: jax.Array, *norms: jax.Array) -> jax.Array:
         return product / (jnp.prod(jnp.stack(norms), axis=0) + TINY)
 
+    root_rms = rms["square"] * units.up()
+    log_root = jnp.where(root_rms > 0, jnp.log(root_rms), tensors.mean_log_root)
+    seen = jnp.where(tensors.root_rms > 0, count.astype(log_root.dtype), 0.0)
+    mean_log_root = tensors.mean_log_root + (log_root - tensors.mean_log_root) / (seen + 1)
     measures = Measures(
         parameter_rms=rms["parameter"],
         noise_fast=rms["fast"],
@@ -157,8 +171,14 @@ def measure(leaves: Sequence[Leaf], written: Sequence[Written]) -> tuple[Measure
         sparsity=ratio(m["row_root"], rms["square"]),
         hypergradient=ratio(m["gradient_direction"], rms["gradient"], rms["direction"]),
         alignment=ratio(m["whitened_fast"], rms["whitened"], rms["fast"]),
+        decline=log_root - mean_log_root,
     )
-    return measures, rms["square"]
+    return measures, tensors._replace(
+        exponent=units.exponent,
+        root_rms=root_rms,
+        mean_log_root=mean_log_root,
+        noise=measures.noise_fast,
+    )
 
 
 def _moments(leaf: Leaf, new: Written) -> dict[str, jax.Array]:

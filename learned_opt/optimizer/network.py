@@ -85,28 +85,29 @@ class FourierLearner(hk.Module):
         if self.controller is None:
             return self._classical(leaves, written, units, tensors, finite)
 
-        measures, root_rms = measure(leaves, written)
+        measures, tensors = measure(leaves, written, units, tensors, count)
         finite = finite & jnp.isfinite(jnp.stack(measures)).all()
-        static = jnp.asarray(static_features(leaves), root_rms.dtype)
+        static = jnp.asarray(static_features(leaves), tensors.root_rms.dtype)
         decision = self.controller(static, measures, tensors.signals, count, horizon)
         tokens = self._tokens(leaves, written, measures.parameter_rms, units.reference)
         element, orthogonal = self._directions(leaves, tokens, decision.context)
         scales, power = self._scales(leaves, element, tensors.power, count)
         share = decision.blend * static[:, STATIC_FEATURES.index("matrix")] * orthogonalize
         directions = blend(leaves, element, orthogonal, scales * (1 - share), share, orthogonalize)
-        step = spread(jnp.exp(decision.log_step), leaves)
+        step, shrink = (spread(x, leaves) for x in (jnp.exp(decision.log_step), decision.shrink))
         return Result(
-            updates=[leaf.row(s) * u for leaf, s, u in zip(leaves, step, directions, strict=True)],
+            updates=[
+                leaf.row(s) * shrunk(u, leaf.param, leaf.row(w))
+                for leaf, s, u, w in zip(leaves, step, directions, shrink, strict=True)
+            ],
             slots=[new.slots for new in written],
             directions=directions,
-            tensors=TensorState(
-                exponent=units.exponent,
-                root_rms=root_rms * units.up(),
+            tensors=tensors._replace(
                 power=power,
                 signals=decision.signals,
                 log_step=decision.log_step,
                 blend=share,
-                noise=measures.noise_fast,
+                shrink=decision.shrink,
             ),
             finite=finite,
             schedule=self.controller.schedule(count, horizon),
@@ -206,6 +207,14 @@ def blend(
             direction += leaf.row(weight) * leaf.geometry.from_matrices(factors[i], leaf.param.shape)
         blended.append(direction)
     return blended
+
+
+def shrunk(direction: jax.Array, param: jax.Array, weight: jax.Array) -> jax.Array:
+    """`direction + weight * param` where the signs agree, else `direction`: decay never opposes a step.
+
+    Source: Chen et al., "Cautious Weight Decay" (arXiv 2510.12402). A zero direction stays zero.
+    """
+    return direction + jnp.where(direction * param > 0, weight * param, 0.0)
 
 
 def packed(rule: Rule, tokens: list[Token], rows: list[list[jax.Array]]) -> list[list[jax.Array]]:

@@ -47,10 +47,12 @@ def flt_optimizer(
     r"""The Fourier-Learner optimizer: nothing to tune.
 
     Each parameter's gradients run through a few damped exponential modes; a small network reads them and
-    proposes a direction; a controller sets the step length of every tensor, which includes warm-up and decay.
+    proposes a direction u; a controller sets for every tensor the step length s, which includes warm-up and
+    decay, and how much the parameters shrink, w (only where u has their sign).
 
     .. math::
-      p \leftarrow p - \text{learning\_rate} \cdot (s_t u_t + \eta_t \cdot \text{weight\_decay} \cdot p),
+      p \leftarrow p - \text{learning\_rate} \cdot (s_t (u_t + w_t p)
+      + \eta_t \cdot \text{weight\_decay} \cdot p),
       \quad \eta_t = 10^{-3} \cdot \text{warm-up}_t \cdot \text{decay}_t
 
     Args:
@@ -105,7 +107,7 @@ def scale_by_flt(
     orthogonalize: bool = True,
     state_dtype: Any | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """The learned step `s_t u_t`, to be subtracted from the parameters. Arguments as in `flt_optimizer`."""
+    """The learned step `s_t (u_t + w_t p)`, to be subtracted from `p`. Arguments as in `flt_optimizer`."""
     return _scale_by_flt(weights, total_steps, geometry, orthogonalize, state_dtype, 0.0, None)
 
 
@@ -191,9 +193,9 @@ def diagnostics(opt_state: Any) -> dict[str, jax.Array]:
       opt_state: state of `flt_optimizer`, or of a chain around it.
 
     Returns:
-      "step" (step length in spectral units), "blend" (orthogonal share), "signal_to_noise" and
-      "hypergradient" (the slowest read of cos(g_t, u_{t-1})'s memory), float arrays [tensors] in leaf order;
-      "count" and "skipped", int32 [].
+      "step" (step length in spectral units), "blend" (orthogonal share), "shrink" (weight of the parameter
+      beside the direction), "signal_to_noise" and "hypergradient" (the slowest read of cos(g_t, u_{t-1})'s
+      memory), float arrays [tensors] in leaf order; "count" and "skipped", int32 [].
 
     Raises:
       ValueError: there is no FLTState in `opt_state`, or more than one.
@@ -206,6 +208,7 @@ def diagnostics(opt_state: Any) -> dict[str, jax.Array]:
     return {
         "step": jnp.exp(state.tensors.log_step),
         "blend": state.tensors.blend,
+        "shrink": state.tensors.shrink,
         "signal_to_noise": state.tensors.noise,
         "hypergradient": state.tensors.signals[0][:, 0, -1],
         "count": state.count,

@@ -63,7 +63,7 @@ def test_features_are_named_in_the_order_in_which_they_are_built():
     assert len(set(names)) == len(names)
     static = jnp.asarray([[1.0, 1.0, 0.0, 0.3, -0.2, 0.1]])
     one = jnp.ones((1,))
-    measures = Measures(0.05 * one, 0.4 * one, 0.3 * one, 0.9 * one, 0.2 * one, 0.7 * one)
+    measures = Measures(0.05 * one, 0.4 * one, 0.3 * one, 0.9 * one, 0.2 * one, 0.7 * one, -0.6 * one)
     signals = (jnp.zeros((1, 2, 3)), jnp.zeros((1, 2, 3)))
     module = hk.without_apply_rng(hk.transform(lambda *args: Controller(SMALL)(*args)))
     theta = {
@@ -93,6 +93,7 @@ def test_features_are_named_in_the_order_in_which_they_are_built():
         "noise_fast": np.log(0.401),
         "noise_slow": np.log(0.301),
         "sparsity": np.log(0.901),
+        "decline": -0.6,
         "horizon": np.log(100 / 500) / 2,
         "anytime": 0.0,
         "elapsed": -0.25,
@@ -156,6 +157,7 @@ def test_diagnostics_under_jit():
     assert {name: value.shape for name, value in found.items()} == {
         "step": (2,),
         "blend": (2,),
+        "shrink": (2,),
         "signal_to_noise": (2,),
         "hypergradient": (2,),
         "count": (),

