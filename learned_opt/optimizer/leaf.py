@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from learned_opt.config import FLTConfig
 from learned_opt.geometry import Geometry
@@ -26,7 +27,7 @@ class TensorState(NamedTuple):
 
     exponent: jax.Array  # int32 [tensors]: the memory is kept in units of 2**exponent
     root_rms: jax.Array  # float [tensors]: rms of the root of the squares, in the gradient's unit
-    mean_log_root: jax.Array  # float [tensors]: mean of log(root_rms) over the steps so far
+    mean_log_root: jax.Array  # float [tensors]: mean of log(root_rms) so far, in the memory's unit
     power: jax.Array  # float [tensors]: running mean square of the elementwise direction
     signals: tuple[jax.Array, jax.Array]  # float [tensors, signals, modes], real and imaginary
     log_step: jax.Array  # float [tensors]: the last decision, kept for diagnostics
@@ -160,10 +161,7 @@ def measure(
     def ratio(product: jax.Array, *norms: jax.Array) -> jax.Array:
         return product / (jnp.prod(jnp.stack(norms), axis=0) + TINY)
 
-    root_rms = rms["square"] * units.up()
-    log_root = jnp.where(root_rms > 0, jnp.log(root_rms), tensors.mean_log_root)
-    seen = jnp.where(tensors.root_rms > 0, count.astype(log_root.dtype), 0.0)
-    mean_log_root = tensors.mean_log_root + (log_root - tensors.mean_log_root) / (seen + 1)
+    log_root, mean_log_root = _log_root(rms["square"], units, tensors, count)
     measures = Measures(
         parameter_rms=rms["parameter"],
         noise_fast=rms["fast"],
@@ -175,10 +173,21 @@ def measure(
     )
     return measures, tensors._replace(
         exponent=units.exponent,
-        root_rms=root_rms,
+        root_rms=rms["square"] * units.up(),
         mean_log_root=mean_log_root,
         noise=measures.noise_fast,
     )
+
+
+def _log_root(
+    root_rms: jax.Array, units: Units, tensors: TensorState, count: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Log of a root in the memory's unit, and its mean over the steps since it was first above zero."""
+    moved = tensors.mean_log_root + np.log(2.0) * (tensors.exponent - units.exponent)
+    seen = tensors.root_rms > 0
+    log_root = jnp.where(root_rms > 0, jnp.log(root_rms), jnp.where(seen, moved, 0.0))
+    before = jnp.where(seen, moved, log_root)
+    return log_root, before + (log_root - before) / jnp.where(seen, count + 1.0, 1.0)
 
 
 def _moments(leaf: Leaf, new: Written) -> dict[str, jax.Array]:

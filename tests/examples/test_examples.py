@@ -1,10 +1,11 @@
-"""The examples run, and what they train has learned something."""
+"""The examples run, the one of the README too, and what they train has learned something."""
 
 import importlib.util
 from pathlib import Path
 from types import ModuleType
 
-FOLDER = Path(__file__).parents[2] / "examples"
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "examples"
 
 
 def example(name: str) -> ModuleType:
@@ -33,3 +34,11 @@ def test_haiku_regression(capsys):
     assert int(seen["count"]) == 60
     module.main(["--steps", "2"])
     assert "orthogonal share" in capsys.readouterr().out
+
+
+def test_readme(capsys):
+    code = (ROOT / "README.md").read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
+    assert sum(bool(line.strip()) for line in code.splitlines()) <= 15
+    names: dict[str, object] = {}
+    exec(compile(code, "README.md", "exec"), names)
+    assert float(capsys.readouterr().out) < 0.02

@@ -18,7 +18,8 @@ def _untrained(config: FLTConfig, key: jax.Array) -> Any:
 def untrained(config: FLTConfig | None = None, key: jax.Array | None = None) -> tuple[Any, FLTConfig]:
     """`learned_opt.untrained`, compiled: much quicker than operation by operation, equal but for rounding."""
     config = config or FLTConfig()
-    theta = _untrained(config, jax.random.key(0) if key is None else key)
+    with jax.ensure_compile_time_eval():  # the first caller may be under a trace
+        theta = _untrained(config, jax.random.key(0) if key is None else key)
     return jax.tree.map(np.asarray, theta), config
 
 

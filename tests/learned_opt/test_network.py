@@ -39,6 +39,11 @@ def run(log_shrink: float, sizes=(1.0,) * STEPS) -> list[tuple[dict[str, jax.Arr
     return [jax.tree.map(lambda x, i=i: x[i], history) for i in range(len(sizes))]
 
 
+def mean_log_root(state: FLTState) -> np.ndarray:
+    """In the gradients' unit."""
+    return np.asarray(state.tensors.mean_log_root + np.log(2.0) * state.tensors.exponent)
+
+
 def test_parameters_shrink_by_their_weight_where_that_goes_with_the_step_and_nowhere_else():
     log_shrink = -1.5
     for (with_it, state), (without, _) in zip(run(log_shrink), run(-30.0), strict=True):
@@ -57,13 +62,13 @@ def test_the_mean_log_size_of_the_gradients_is_a_mean_over_all_steps():
     roots = []
     for _, state in run(-5.0, sizes):
         roots.append(np.asarray(state.tensors.root_rms))
-        expected = np.mean(np.log(roots), axis=0)
-        np.testing.assert_allclose(state.tensors.mean_log_root, expected, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(mean_log_root(state), np.mean(np.log(roots), axis=0), rtol=1e-4, atol=1e-4)
 
 
 def test_a_tensor_without_gradients_so_far_has_no_past():
     states = [state for _, state in run(-5.0, (0.0, 0.0, 0.0, 1e-6, 1e-6))]
     for state in states[:3]:
         np.testing.assert_array_equal(state.tensors.mean_log_root, 0)
-    first = states[3].tensors
-    np.testing.assert_allclose(first.mean_log_root, np.log(first.root_rms), rtol=1e-5)
+    first, second = states[3:]
+    np.testing.assert_allclose(mean_log_root(first), np.log(first.tensors.root_rms), rtol=1e-5)
+    assert np.all(mean_log_root(second) > np.log(first.tensors.root_rms))
