@@ -24,7 +24,7 @@ from learned_opt.weights import load_card, save_weights
 from meta_train import cli
 from meta_train.checkpoint import Checkpoints, RunState
 from meta_train.config import CHUNK, NETWORK_SIGMA, PRESETS, SIGMA, TrainConfig
-from meta_train.outer import Trainer, load_trained, train
+from meta_train.outer import Gain, Trainer, load_trained, train
 from meta_train.unroll import Score
 from tasks.suites import META_TRAIN, VALIDATION
 
@@ -267,6 +267,25 @@ def test_the_average_with_the_best_validation_score_is_remembered(trainer: Train
     np.testing.assert_allclose(watch.means, [3.0, 1.0, 2.0])
     assert float(state.best_score) == pytest.approx(1.0)
     np.testing.assert_array_equal(state.best, averages[1])
+
+
+def test_the_gain_is_a_paired_comparison() -> None:
+    before, after = np.asarray([1.0, 5.0, 3.0, 7.0]), np.asarray([0.0, 4.5, 1.5, 6.0])
+    gain = Gain.of(before, after)
+
+    assert (gain.before, gain.after) == (4.0, 3.0)
+    assert gain.standard_error == pytest.approx(np.sqrt(np.var([1.0, 0.5, 1.5, 1.0], ddof=1) / 4))
+    assert str(gain).endswith("4.000 at the start, 3.000 now: it fell by 1.000, 4.9 standard errors")
+    assert str(Gain.of(before[:1], after[:1])).endswith("it fell by 1.000")
+    assert str(Gain.of(before, before)).endswith("it fell by 0.000")
+
+
+def test_a_finished_run_says_what_it_gained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train(run_of(), tmp_path)
+    state, trainer = saved(tmp_path), Trainer(run_of())
+    trainer.compile(Silent())
+
+    assert str(trainer.gain(state)) in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize(("families", "per_step", "steps"), [(5, 2, 25), (6, 3, 10), (4, 9, 6), (7, 6, 14)])
