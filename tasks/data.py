@@ -273,7 +273,7 @@ def _table(name: str, pair: tuple[np.ndarray, np.ndarray], sha: str, labels: boo
     if labels:
         return _split(x, arrays["y"][order].astype(np.uint8), train, len(x), facts)
     y = arrays["y"][order, None].astype(np.float32)
-    facts |= {"y_mean": np.float32(y[:train].mean()), "y_std": np.float32(y[:train].std())}
+    facts |= {"y_mean": np.asarray(y[:train].mean()), "y_std": np.asarray(y[:train].std())}
     return _split(x, y, train, len(x), facts)
 
 

@@ -269,7 +269,7 @@ def initial_meta_parameters(config: FLTConfig, key: jax.Array | None = None) -> 
     square = jnp.ones((2, 2), jnp.float32)
     slots = (square,) * len(slot_powers(config))
     leaf = Leaf(square, square, slots, square, Geometry("matrix", (), (0,), (1,)))
-    tensors = TensorState.zeros(1, config, jnp.float32)
+    tensors = TensorState.zeros(1, config, square.dtype)
     key = jax.random.key(0) if key is None else key
     return transformed(config).init(key, [leaf], tensors, jnp.zeros((), jnp.int32), jnp.ones((), jnp.float32))
 
