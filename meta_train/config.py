@@ -91,7 +91,7 @@ class TrainConfig:
 
 PRESETS: dict[str, TrainConfig] = {
     "demo": TrainConfig(
-        steps=24,
+        steps=60,
         families=("digits_mlp", "digits_thin", "wine", "linear_map"),
         families_per_step=4,
         pairs=8,
@@ -99,7 +99,8 @@ PRESETS: dict[str, TrainConfig] = {
         learning_rate=0.06,
         validation=("iris", "signal_mlp"),
         validation_steps=100,
-        validate_every=24,
+        validation_seeds=16,
+        validate_every=30,
     ),
     "small": TrainConfig(steps=100, pairs=16, horizons=(100, 500)),
     "release": TrainConfig(steps=250, pairs=96, horizons=(100, 2000), validate_every=25),
