@@ -6,7 +6,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO := runs/demo
 RUN := JAX_PLATFORMS=cpu PYTHONUNBUFFERED=1
-PYTEST := $(RUN) $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses=8
+# A file stays in one process, which compiles each program that its tests share once.
+PYTEST := $(RUN) $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses=8 --dist loadfile
 
 .PHONY: help install demo test test-all lint format types clean
 

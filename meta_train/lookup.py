@@ -78,18 +78,8 @@ def shipped_weights() -> list[str]:
 
 
 def named_weights(given: Sequence[str]) -> dict[str, str]:
-    """Short, distinct names for what `--weights` was given; the newest shipped weights if that is nothing.
-
-    Raises:
-      UsageError: if nothing was given and nothing is shipped.
-    """
-    if not given:
-        shipped = shipped_weights()
-        if not shipped:
-            raise UsageError(
-                "no weights are shipped: give --weights FILE.safetensors, or --weights untrained"
-            )
-        given = shipped[-1:]
+    """Short, distinct names for what `--weights` was given; the newest shipped weights if that is nothing."""
+    given = given or shipped_weights()[-1:]
     stems = [Path(weights).stem if weights.endswith(".safetensors") else weights for weights in given]
     return {
         weights: stem if stems.count(stem) == 1 else weights

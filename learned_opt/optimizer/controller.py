@@ -1,9 +1,9 @@
-"""The per-tensor controller: how long a step, how much of it orthogonal, and a context for the rule.
+"""The per-tensor controller: how long a step, how much of it orthogonal, how fast the parameters shrink.
 
-It starts as a law, `step = exp(law . features) * warm-up * decay`, whose exponents are meta-parameters, and a
-small network corrects it. It remembers what its own steps did: the cosine between a gradient and the
-direction of the step before it (minus the derivative of the loss with respect to the log step size) runs
-through its own Fourier memory.
+It starts as three laws, such as `step = exp(law . features) * warm-up * decay`, whose exponents are
+meta-parameters; a small network corrects them and gives the rule a context. The controller remembers what its
+own steps did: the cosine between a gradient and the direction of the step before it (minus the derivative of
+the loss with respect to the log step size) runs through its own Fourier memory.
 """
 
 import math
@@ -15,15 +15,17 @@ import jax.numpy as jnp
 
 from learned_opt.config import FLTConfig
 
-OUTPUTS = 3  # log step, blend, log shrink
 FLOOR = 1e-3  # of the schedule: what is left of a step at the end of the run and after it
 SIGNALS = ("hypergradient", "alignment")
 STATIC_FEATURES = ("one", "matrix", "embedding", "fan_in", "fan_out", "depth")
 MEASURED_FEATURES = ("parameter", "noise_fast", "noise_slow", "sparsity", "decline")
 TIME_FEATURES = ("horizon", "anytime", "elapsed", "noise_late")
-INITIAL_LAW = {"one": -4.6, "matrix": 2.0, "depth": -1.3}
-INITIAL_BLEND = {"one": 2.5}
-INITIAL_SHRINK = {"one": -7.0, "matrix": 5.3, "decline": -1.8}
+LAWS = {
+    "step_law": {"one": -4.6, "matrix": 2.0, "depth": -1.3},  # log step before the schedule
+    "blend_law": {"one": 2.5},  # logit of the orthogonal share
+    "shrink_law": {"one": -7.0, "matrix": 5.3, "decline": -1.8},  # log weight of the parameter
+}
+"""What is decided for each tensor: the exponents that the features start with, zero where none is given."""
 
 
 def feature_names(config: FLTConfig) -> tuple[str, ...]:
@@ -63,15 +65,14 @@ class Controller(hk.Module):
         super().__init__(name=name)
         names = feature_names(config)
         size, width, modes = len(names), config.controller_width, len(config.signal_decays)
-        self.step_law = hk.get_parameter("step_law", (size,), init=_planted(names, INITIAL_LAW))
-        self.blend_law = hk.get_parameter("blend_law", (size,), init=_planted(names, INITIAL_BLEND))
-        self.shrink_law = hk.get_parameter("shrink_law", (size,), init=_planted(names, INITIAL_SHRINK))
+        laws = [hk.get_parameter(law, (size,), init=_planted(names, start)) for law, start in LAWS.items()]
+        self.laws = jnp.stack(laws, axis=-1)
         self.context_width = config.rule_width
         if width:
             fan_in = hk.initializers.VarianceScaling(1.0, "fan_in", "normal")
             self.w1 = hk.get_parameter("w1", (size, width), init=fan_in)
             self.b1 = hk.get_parameter("b1", (width,), init=jnp.zeros)
-            self.w2 = hk.get_parameter("w2", (width, OUTPUTS + self.context_width), init=jnp.zeros)
+            self.w2 = hk.get_parameter("w2", (width, len(LAWS) + self.context_width), init=jnp.zeros)
         self.width = width
         rates = [math.log(-math.log(decay)) for decay in config.signal_decays]
         self.log_rate = hk.get_parameter("log_rate", (modes,), init=_values(rates))
@@ -119,12 +120,11 @@ class Controller(hk.Module):
             ones * jnp.mean(remembered[:, 0, -1]),
         ]
         x = jnp.stack([column.astype(dtype) for column in columns], axis=-1)
-        laws = jnp.stack([self.step_law, self.blend_law, self.shrink_law], axis=-1)
-        decided = x @ laws.astype(dtype)
+        decided = x @ self.laws.astype(dtype)
         context = jnp.zeros((len(noise_fast), self.context_width), dtype)
         if self.width:
             hidden = jnp.tanh(x @ self.w1.astype(dtype) + self.b1.astype(dtype)) @ self.w2.astype(dtype)
-            decided, context = decided + hidden[:, :OUTPUTS], hidden[:, OUTPUTS:]
+            decided, context = decided + hidden[:, : len(LAWS)], hidden[:, len(LAWS) :]
         log_step, blend, log_shrink = decided.T
         log_step = log_step + jnp.log(self.schedule(count, horizon)).astype(dtype)
         return Decision(

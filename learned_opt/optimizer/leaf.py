@@ -5,12 +5,12 @@ Everything that is one number for each logical tensor is computed for all tensor
 few.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from learned_opt.config import FLTConfig
 from learned_opt.geometry import Geometry
@@ -183,11 +183,12 @@ def _log_root(
     root_rms: jax.Array, units: Units, tensors: TensorState, count: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """Log of a root in the memory's unit, and its mean over the steps since it was first above zero."""
-    moved = tensors.mean_log_root + np.log(2.0) * (tensors.exponent - units.exponent)
+    dtype = root_rms.dtype
+    moved = tensors.mean_log_root + math.log(2.0) * (tensors.exponent - units.exponent).astype(dtype)
     seen = tensors.root_rms > 0
     log_root = jnp.where(root_rms > 0, jnp.log(root_rms), jnp.where(seen, moved, 0.0))
     before = jnp.where(seen, moved, log_root)
-    return log_root, before + (log_root - before) / jnp.where(seen, count + 1.0, 1.0)
+    return log_root, before + (log_root - before) / jnp.where(seen, count + 1, 1).astype(dtype)
 
 
 def _moments(leaf: Leaf, new: Written) -> dict[str, jax.Array]:

@@ -124,15 +124,13 @@ def save_weights(
 
 def _resolve(name_or_path: Name) -> Path:
     if name_or_path is None:
-        if not SHIPPED:
-            raise WeightsError("no weights ship with this version: pass weights=learned_opt.untrained()")
         name_or_path = SHIPPED[-1]
     if name_or_path in SHIPPED:
         return Path(__file__).with_name(f"{name_or_path}.safetensors")
     path = Path(name_or_path)
     if not path.is_file():
         raise WeightsError(
-            f"{os.fspath(name_or_path)!r} is neither shipped weights ({', '.join(SHIPPED) or 'none'}) nor "
+            f"{os.fspath(name_or_path)!r} is neither shipped weights ({', '.join(SHIPPED)}) nor "
             "a file: give one of these names, or the path of a file that exists"
         )
     return path

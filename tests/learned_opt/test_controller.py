@@ -12,7 +12,7 @@ import optax
 import pytest
 
 import learned_opt
-from learned_opt import FLTConfig, diagnostics, flt_optimizer, scale_by_flt, weights
+from learned_opt import FLTConfig, diagnostics, flt_optimizer, scale_by_flt
 from learned_opt.optimizer.controller import FLOOR, Controller, Measures, Schedule, feature_names
 
 from .common import moved, start
@@ -189,7 +189,5 @@ MODULES = [
 
 @pytest.mark.parametrize("name", MODULES)
 def test_examples_in_docstrings(name):
-    if name == "learned_opt.optimizer.transform" and not weights.names():
-        pytest.skip("the example takes the newest shipped weights")
     results = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS)
     assert results.failed == 0

@@ -115,12 +115,5 @@ def test_shipped_weights_repeat_their_golden_trajectory(name):
     np.testing.assert_allclose(measured.anytime_loss, golden.anytime_loss, rtol=1e-3)
 
 
-def test_the_golden_trajectories_learn_something():
-    initial = float(_loss(_params()))
-    for golden in GOLDEN.values():
-        assert golden.loss < initial / 2
-        assert golden.anytime_loss < initial / 2
-
-
 if __name__ == "__main__":
     print(_measured(sys.argv[1]))

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from learned_opt import FLTConfig, diagnostics, scale_by_flt
+from learned_opt.optimizer.controller import LAWS
 from learned_opt.optimizer.transform import FLTState
 
 from .common import moved
@@ -20,7 +21,7 @@ def theta_with_shrink(log_shrink: float):
     only_one = np.zeros_like(controller["shrink_law"])
     only_one[0] = log_shrink
     w2 = np.array(controller["w2"])
-    w2[:, 2] = 0
+    w2[:, list(LAWS).index("shrink_law")] = 0
     return theta | {"flt/~/controller": controller | {"shrink_law": only_one, "w2": w2}}
 
 

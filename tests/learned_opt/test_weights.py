@@ -121,12 +121,6 @@ def test_names_are_looked_up_before_paths(
         load_weights("newer")
 
 
-def test_nothing_shipped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weights, "SHIPPED", ())
-    with pytest.raises(WeightsError, match="no weights ship with this version"):
-        load_weights()
-
-
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"is neither shipped weights .* nor a file"):
         load_weights(tmp_path)

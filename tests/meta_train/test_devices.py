@@ -16,7 +16,9 @@ from jax.flatten_util import ravel_pytree
 from learned_opt import untrained
 from meta_train.devices import Population, replicate
 from meta_train.estimators import Keys, meta_gradient, pair_scores
+from meta_train.outer import train
 
+from .bowls import saved
 from .fakes import family as bowl
 from .tiny import OPTIMIZER, settings
 
@@ -158,3 +160,13 @@ def test_replicated_data_reach_a_population() -> None:
     result = population(jnp.float32(1.0), replicate({"x": np.arange(4, dtype=np.float32)}))
 
     np.testing.assert_array_equal(result, [1.0, 2.0, 3.0, 4.0])
+
+
+@pytest.mark.slow
+def test_real_families_train_on_two_devices(tmp_path: Path) -> None:
+    config = settings(steps=2, families=("linear_map", "wine"), families_per_step=2)
+    train(config, tmp_path)
+
+    state = saved(tmp_path, config)
+    assert np.isfinite(state.best_score)
+    assert np.isfinite(state.flat).all()

@@ -1,0 +1,120 @@
+"""The steps of the outer loop: how meta-parameters move, what is measured, which families and horizons."""
+
+from collections import Counter
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from meta_train.config import CHUNK, NETWORK_SIGMA, PRESETS, SIGMA
+from meta_train.outer import Gain, Trainer, train
+from meta_train.unroll import Score
+from tasks.suites import META_TRAIN
+
+from .bowls import Silent, run_of, saved
+
+pytestmark = pytest.mark.usefixtures("quick_programs")
+
+
+def test_one_step_moves_each_meta_parameter_in_proportion_to_its_perturbation(trainer: Trainer) -> None:
+    """Adam's first step is its rate, whatever the gradient; the unit is a perturbation of 0.1."""
+    gradient = jnp.linspace(-1.0, 1.0, trainer.flat.size + 1)[:-1] + 1e-3
+
+    state = trainer.advance(trainer.start(), gradient)
+
+    moved = trainer.unravel(state.flat - trainer.flat)
+    signs = trainer.unravel(-jnp.sign(gradient))
+    for module, group in moved.items():
+        for name, change in group.items():
+            expected = 0.03 * SIGMA.get(name, NETWORK_SIGMA) / 0.1 * signs[module][name]
+            np.testing.assert_allclose(change, expected, rtol=2e-3, atol=2e-6)
+    np.testing.assert_allclose(state.average, 0.9 * trainer.flat + 0.1 * state.flat, rtol=1e-5, atol=1e-6)
+    assert int(state.step) == 1
+
+
+def test_the_outer_rate_decays_to_a_tenth(trainer: Trainer) -> None:
+    state, moved = trainer.start(), []
+    for _ in range(5):  # one more than the run has steps
+        after = trainer.advance(state, jnp.ones(trainer.flat.size))
+        moved.append(np.linalg.norm(after.flat - state.flat))
+        state = after
+
+    assert moved == sorted(moved, reverse=True)
+    assert moved[-1] / moved[0] == pytest.approx(0.1, rel=0.02)
+
+
+def test_a_long_meta_gradient_is_clipped(trainer: Trainer) -> None:
+    """Ten times as long a step back does not outweigh: both are cut to the same length."""
+    down = jnp.ones(trainer.flat.size)
+    small = trainer.advance(trainer.advance(trainer.start(), down), -down)
+    large = trainer.advance(trainer.advance(trainer.start(), down), -10 * down)
+
+    assert float(jnp.linalg.norm(down)) > trainer.config.clip
+    np.testing.assert_allclose(small.flat, large.flat, rtol=1e-6, atol=1e-7)
+
+
+def test_the_average_with_the_best_validation_score_is_remembered(trainer: Trainer) -> None:
+    scores = iter([3.0, 1.0, 2.0])  # the weights of the objective sum to one
+    trainer.data = {"bowl_valid": None}
+    trainer.programs = {"bowl_valid": lambda *_: Score(*[jnp.full(2, next(scores))] * 3)}
+    watch, state, averages = Silent(), trainer.start(), []
+
+    for _ in range(3):
+        state = trainer.advance(state, jnp.ones(trainer.flat.size))
+        averages.append(state.average)
+        state = trainer.validate(state, watch)
+
+    np.testing.assert_allclose(watch.means, [3.0, 1.0, 2.0])
+    assert float(state.best_score) == pytest.approx(1.0)
+    np.testing.assert_array_equal(state.best, averages[1])
+
+
+def test_the_gain_is_a_paired_comparison() -> None:
+    before, after = np.asarray([1.0, 5.0, 3.0, 7.0]), np.asarray([0.0, 4.5, 1.5, 6.0])
+    gain = Gain.of(before, after)
+
+    assert (gain.before, gain.after) == (4.0, 3.0)
+    assert gain.standard_error == pytest.approx(np.sqrt(np.var([1.0, 0.5, 1.5, 1.0], ddof=1) / 4))
+    assert str(gain).endswith("4.000 at the start, 3.000 now: it fell by 1.000, 4.9 standard errors")
+    assert str(Gain.of(before[:1], after[:1])).endswith("it fell by 1.000")
+    assert str(Gain.of(before, before)).endswith("it fell by 0.000")
+
+
+def test_a_finished_run_says_what_it_gained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train(run_of(), tmp_path)
+    state, trainer = saved(tmp_path), Trainer(run_of())
+    trainer.compile(Silent())
+
+    assert str(trainer.gain(state)) in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(("families", "per_step", "steps"), [(5, 2, 25), (6, 3, 10), (4, 9, 6), (7, 6, 14)])
+def test_every_family_is_used_equally_often(families: int, per_step: int, steps: int) -> None:
+    names = tuple(META_TRAIN)[:families]
+    trainer = Trainer(run_of(families=names, families_per_step=per_step))
+    chosen = [trainer.chosen(step) for step in range(steps)]
+    counts = Counter(name for step in chosen for name in step)
+
+    assert {len(step) for step in chosen} == {min(per_step, families)}
+    assert counts == dict.fromkeys(names, steps * min(per_step, families) // families)
+    rounds = [tuple(name for step in chosen for name in step)[i : i + families] for i in (0, families)]
+    assert rounds[0] != rounds[1]  # an order drawn anew for each round
+    assert chosen == [trainer.chosen(step) for step in range(steps)]
+
+
+@pytest.mark.parametrize("bounds", [(25, 25), (25, 75), (100, 1500)])
+def test_horizons_are_multiples_of_the_chunk_within_bounds(bounds: tuple[int, int]) -> None:
+    trainer = Trainer(run_of(horizons=bounds))
+
+    horizons = [trainer.horizon(step) for step in range(500)]
+
+    assert {horizon % CHUNK for horizon in horizons} == {0}
+    assert (min(horizons), max(horizons)) == bounds
+    if bounds == (100, 1500):
+        assert np.exp(np.mean(np.log(horizons))) == pytest.approx(np.sqrt(100 * 1500), rel=0.15)
+
+
+def test_every_preset_has_horizons_that_are_whole_chunks() -> None:
+    for name, preset in PRESETS.items():
+        assert {steps % CHUNK for steps in (*preset.horizons, preset.validation_steps)} == {0}, name
