@@ -12,13 +12,14 @@ from meta_train.config import CHUNK
 from tasks import TaskFamily
 
 DIVERGED = 4.0  # a loss counts as at most this many times the initial one
+VALIDATION_BATCHES = 16  # drawn at the end of a run: two runs should differ by their optimizers, not by luck
 FLOOR = 0.005  # of the initial loss, added under the logarithm: interpolating further earns little
 
 
 class Score(NamedTuple):
     """Summary of a run, float32 scalars."""
 
-    valid: jax.Array  # mean log validation loss over the last tenth
+    valid: jax.Array  # log validation loss at the end
     final: jax.Array  # mean log training loss over the last tenth
     mean: jax.Array  # mean log training loss over the run
 
@@ -67,15 +68,19 @@ def unroll(
         return (optax.apply_updates(params, updates), state, t + 1, score), None
 
     def chunk(_: jax.Array, carry: tuple) -> tuple:
-        (params, state, t, score), _ = jax.lax.scan(step, carry, length=CHUNK)
-        loss = family.loss(params, family.batch(jax.random.fold_in(key_valid, t), data.valid, member), member)
-        return params, state, t, score._replace(valid=score.valid + jnp.where(t > tail, log(loss), 0.0))
+        return jax.lax.scan(step, carry, length=CHUNK)[0]
+
+    def valid(params: Any) -> jax.Array:
+        batches = [jax.random.fold_in(key_valid, i) for i in range(VALIDATION_BATCHES)]
+        losses = jax.lax.map(
+            lambda key: family.loss(params, family.batch(key, data.valid, member), member), jnp.stack(batches)
+        )
+        return log(jnp.mean(losses))
 
     zero = jnp.zeros((), jnp.float32)
     carry = params, optimizer.init(params), jnp.zeros((), jnp.int32), Score(zero, zero, zero)
-    *_, total = jax.lax.fori_loop(0, steps // CHUNK, chunk, carry)
-    measured = steps // CHUNK - tail // CHUNK  # chunks that end after the tail begins
-    return Score(total.valid / measured, total.final / (steps - tail), total.mean / steps)
+    params, _, _, total = jax.lax.fori_loop(0, steps // CHUNK, chunk, carry)
+    return Score(valid(params), total.final / (steps - tail), total.mean / steps)
 
 
 def objective(score: Score, weights: tuple[float, float, float]) -> jax.Array:

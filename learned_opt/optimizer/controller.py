@@ -104,8 +104,7 @@ class Controller(hk.Module):
         length = jnp.where(known, horizon, count + 1.0).astype(dtype)
         elapsed = jnp.where(known, jnp.clip(count / length, 0.0, 1.0), 0.0)
         ones = jnp.ones_like(noise_fast)
-        columns = [
-            *static.T,
+        measured = [
             jnp.clip(jnp.log(measures.parameter_rms + 1e-3) / 2 + static[:, 3], -4.0, 4.0),
             noise_fast,
             noise_slow,
@@ -115,11 +114,15 @@ class Controller(hk.Module):
             ones * (1.0 - known),
             ones * (elapsed - 0.5),
             noise_fast * elapsed,
-            *remembered.reshape(len(noise_fast), -1).T,
-            ones * jnp.mean(noise_fast),
-            ones * jnp.mean(remembered[:, 0, -1]),
         ]
-        x = jnp.stack([column.astype(dtype) for column in columns], axis=-1)
+        shared = [ones * jnp.mean(noise_fast), ones * jnp.mean(remembered[:, 0, -1])]
+        parts = (
+            static,
+            jnp.stack(measured, axis=-1),
+            remembered.reshape(len(ones), -1),
+            jnp.stack(shared, axis=-1),
+        )
+        x = jnp.concatenate([part.astype(dtype) for part in parts], axis=-1)
         decided = x @ self.laws.astype(dtype)
         context = jnp.zeros((len(noise_fast), self.context_width), dtype)
         if self.width:

@@ -7,7 +7,7 @@ few.
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -127,11 +127,11 @@ def write(
     down: jax.Array,
     shift: jax.Array,
     epsilon: jax.Array,
-    count: jax.Array,
+    now: Any,
 ) -> Written:
     """Moves the memory to the new unit and lets one gradient in.
 
-    `down`, `shift` and `epsilon` hold one value for each logical tensor.
+    `down`, `shift` and `epsilon` hold one value for each logical tensor, `now` is `memory.at` this step.
     """
     down, shift = leaf.row(down), leaf.row(shift)
     moved = tuple(
@@ -139,8 +139,8 @@ def write(
         for slot, power in zip(leaf.slots, slot_powers(config), strict=True)
     )
     gradient = leaf.gradient * down
-    slots = memory.write(moved, gradient, count)
-    reads = memory.read(slots, gradient, count)
+    slots = memory.write(moved, gradient, now)
+    reads = memory.read(slots, gradient, now)
     root = None if reads.square is None else jnp.sqrt(reads.square) + leaf.row(epsilon)
     return Written(slots, gradient, reads, root)
 
@@ -159,7 +159,7 @@ def measure(
     rms = {name: jnp.sqrt(value) for name, value in m.items()}
 
     def ratio(product: jax.Array, *norms: jax.Array) -> jax.Array:
-        return product / (jnp.prod(jnp.stack(norms), axis=0) + TINY)
+        return product / (math.prod(norms) + TINY)
 
     log_root, mean_log_root = _log_root(rms["square"], units, tensors, count)
     measures = Measures(

@@ -15,7 +15,7 @@ Transformers", arXiv 2302.01925).
 
 import math
 from collections.abc import Iterator
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import haiku as hk
 import jax
@@ -25,8 +25,6 @@ from learned_opt.config import FLTConfig, Mode
 from learned_opt.flt.spectra import lorentzian_mask
 
 Slots = tuple[jax.Array, ...]
-# A mode, its state (real, imaginary or None) and its multiplier (Re rho, Im rho, 1 - |rho|).
-Running = tuple[Mode, tuple[jax.Array, jax.Array | None], tuple[jax.Array, jax.Array | float, jax.Array]]
 
 
 class Reads(NamedTuple):
@@ -42,10 +40,13 @@ class Memory(Protocol):
     def slots(self) -> int:
         """Number of arrays of state."""
 
-    def write(self, slots: Slots, gradient: jax.Array, count: jax.Array) -> Slots:
-        """The state after one more gradient; `count` is the number of gradients before it."""
+    def at(self, count: jax.Array, dtype: jnp.dtype) -> Any:
+        """What a step needs that all leaves share; `count` is the number of gradients before it."""
 
-    def read(self, slots: Slots, gradient: jax.Array, count: jax.Array) -> Reads:
+    def write(self, slots: Slots, gradient: jax.Array, now: Any) -> Slots:
+        """The state after one more gradient."""
+
+    def read(self, slots: Slots, gradient: jax.Array, now: Any) -> Reads:
         """The reads after that write."""
 
 
@@ -61,6 +62,16 @@ def slot_powers(config: FLTConfig) -> tuple[int, ...]:
     return tuple(
         2 if mode.value == "g2" else 1 for mode in config.modes for _ in range(1 + (mode.kind == "complex"))
     )
+
+
+class Beat(NamedTuple):
+    """One mode at one step, scalars."""
+
+    real: jax.Array  # multiplier rho
+    imag: jax.Array
+    gain: jax.Array  # 1 - |rho|
+    correction: jax.Array  # 1 / Z after this step's gradient
+    ahead: jax.Array  # 1 / Z one step later
 
 
 class ModalMemory(hk.Module):
@@ -80,41 +91,49 @@ class ModalMemory(hk.Module):
         """One array for each real mode, two for each complex one."""
         return sum(1 + (mode.kind == "complex") for mode in self.modes)
 
-    def write(self, slots: Slots, gradient: jax.Array, count: jax.Array) -> Slots:
+    def at(self, count: jax.Array, dtype: jnp.dtype) -> tuple["Beat", ...]:
+        """The multipliers and corrections of every mode."""
+        time, frequencies = count.astype(dtype) + 1, iter(self.frequencies)
+        beats = []
+        for mode, rate in zip(self.modes, self.rates.astype(dtype), strict=True):
+            modulus, gain = jnp.exp(-rate), -jnp.expm1(-rate)
+            real, imag = -modulus if mode.kind == "alternating" else modulus, jnp.zeros_like(modulus)
+            if mode.kind == "complex":
+                angle = 2 * jnp.pi * next(frequencies).astype(dtype)
+                real, imag = modulus * jnp.cos(angle), modulus * jnp.sin(angle)
+            one = jnp.ones_like(modulus)
+            correction, ahead = (
+                -1 / jnp.expm1(-rate * steps) if mode.corrected else one for steps in (time, time + 1)
+            )
+            beats.append(Beat(real, imag, gain, correction, ahead))
+        return tuple(beats)
+
+    def write(self, slots: Slots, gradient: jax.Array, now: tuple["Beat", ...]) -> Slots:
         """S <- rho S + (1 - |rho|) v for each mode."""
-        del count
         new: list[jax.Array] = []
-        for mode, (real, imag), rho in self._zip(slots, gradient.dtype):
-            rho_real, rho_imag, gain = rho
+        for mode, (real, imag), beat in self._zip(slots, now, gradient.dtype):
             value = gradient if mode.value == "g" else gradient * gradient
             if imag is None:
-                new.append(rho_real * real + gain * value)
+                new.append(beat.real * real + beat.gain * value)
             else:
-                new.append(rho_real * real - rho_imag * imag + gain * value)
-                new.append(rho_imag * real + rho_real * imag)
+                new.append(beat.real * real - beat.imag * imag + beat.gain * value)
+                new.append(beat.imag * real + beat.real * imag)
         return tuple(new)
 
-    def read(self, slots: Slots, gradient: jax.Array, count: jax.Array) -> Reads:
+    def read(self, slots: Slots, gradient: jax.Array, now: tuple["Beat", ...]) -> Reads:
         """The states, bias-corrected where the mode says so, one step ahead where it says so."""
-        time = count.astype(gradient.dtype) + 1
         reads: list[jax.Array] = []
         square = None
-        for index, (mode, (real, imag), rho) in enumerate(self._zip(slots, gradient.dtype)):
-            rho_real, _, gain = rho
-            rate = self.rates[index].astype(gradient.dtype)
-
-            def inverse(steps: jax.Array, mode: Mode = mode, rate: jax.Array = rate) -> jax.Array | float:
-                return -1 / jnp.expm1(-rate * steps) if mode.corrected else 1.0
-
-            value = real * inverse(time)
+        for mode, (real, imag), beat in self._zip(slots, now, gradient.dtype):
+            value = real * beat.correction
             if mode.read_ahead:
-                value = rho_real * real * inverse(time + 1) + gain * gradient * inverse(time)
+                value = beat.real * real * beat.ahead + beat.gain * gradient * beat.correction
             if mode.value == "g2":
                 square = value
             else:
                 reads.append(value)
                 if imag is not None:
-                    reads.append(imag * inverse(time))
+                    reads.append(imag * beat.correction)
         return Reads(tuple(reads), square)
 
     def kernels(self, lags: jax.Array) -> list[jax.Array]:
@@ -131,18 +150,13 @@ class ModalMemory(hk.Module):
                 masks.append(gain * lorentzian_mask(lags, 1.0, rate, xi, -jnp.pi / 2))
         return masks
 
-    def _zip(self, slots: Slots, dtype: jnp.dtype) -> Iterator[Running]:
-        remaining, frequencies = iter(slots), iter(self.frequencies)
-        for mode, rate in zip(self.modes, self.rates, strict=True):
-            rate = rate.astype(dtype)
-            modulus, gain = jnp.exp(-rate), -jnp.expm1(-rate)
-            if mode.kind == "complex":
-                angle = 2 * jnp.pi * next(frequencies).astype(dtype)
-                rho = modulus * jnp.cos(angle), modulus * jnp.sin(angle), gain
-                yield mode, (next(remaining), next(remaining)), rho
-            else:
-                sign = -1 if mode.kind == "alternating" else 1
-                yield mode, (next(remaining), None), (sign * modulus, 0.0, gain)
+    def _zip(
+        self, slots: Slots, now: tuple["Beat", ...], dtype: jnp.dtype
+    ) -> Iterator[tuple[Mode, tuple[jax.Array, jax.Array | None], "Beat"]]:
+        remaining = iter(slots)
+        for mode, beat in zip(self.modes, now, strict=True):
+            state = next(remaining), next(remaining) if mode.kind == "complex" else None
+            yield mode, state, Beat(*(x.astype(dtype) for x in beat))
 
 
 class WindowMemory(hk.Module):
@@ -167,18 +181,23 @@ class WindowMemory(hk.Module):
         """One array for each remembered gradient."""
         return self.window
 
-    def write(self, slots: Slots, gradient: jax.Array, count: jax.Array) -> Slots:
+    def at(self, count: jax.Array, dtype: jnp.dtype) -> jax.Array:
+        """The count: all else depends on the gradients."""
+        del dtype
+        return count
+
+    def write(self, slots: Slots, gradient: jax.Array, now: jax.Array) -> Slots:
         """Overwrites the oldest gradient."""
-        oldest = count % self.window
+        oldest = now % self.window
         return tuple(jnp.where(oldest == i, gradient, slot) for i, slot in enumerate(slots))
 
-    def read(self, slots: Slots, gradient: jax.Array, count: jax.Array) -> Reads:
+    def read(self, slots: Slots, gradient: jax.Array, now: jax.Array) -> Reads:
         """One softmax average for each mode, of the gradients or of their squares."""
         dtype = gradient.dtype
-        ages = [(count - i) % self.window for i in range(self.window)]
-        present = [age <= count for age in ages]
+        ages = [(now - i) % self.window for i in range(self.window)]
+        present = [age <= now for age in ages]
         power = sum(jnp.where(there, slot * slot, 0) for there, slot in zip(present, slots, strict=True))
-        number = jnp.minimum(count + 1, self.window).astype(dtype)
+        number = jnp.minimum(now + 1, self.window).astype(dtype)
         scale = jax.lax.rsqrt(power / number + jnp.finfo(dtype).tiny)
         reads, square = [], None
         for index, mode in enumerate(self.modes):

@@ -78,8 +78,9 @@ class FourierLearner(hk.Module):
         else:
             epsilon = self.config.epsilon * units.down
         rows = zip(*(spread(x, leaves) for x in (units.down, units.shift, epsilon)), strict=True)
+        now = self.memory.at(count, tensors.root_rms.dtype)
         written = [
-            write(self.memory, self.config, leaf, down, shift, leaf_epsilon, count)
+            write(self.memory, self.config, leaf, down, shift, leaf_epsilon, now)
             for leaf, (down, shift, leaf_epsilon) in zip(leaves, rows, strict=True)
         ]
         if self.controller is None:
@@ -156,11 +157,11 @@ class FourierLearner(hk.Module):
     def _directions(
         self, leaves: list[Leaf], tokens: list[Token], context: jax.Array
     ) -> tuple[list[jax.Array], list[jax.Array]]:
-        """Both heads of the rule for every leaf; the small leaves share one evaluation."""
-        rows = [
-            [leaf.row(row[:, j]) for j in range(row.shape[1])]
-            for leaf, row in zip(leaves, spread(context, leaves), strict=True)
-        ]
+        """Both heads of the rule for every leaf; the small leaves share one evaluation of its network."""
+        if not self.rule.width:
+            heads = [self.rule(token, []) for token in tokens]
+            return [pair[ELEMENTWISE] for pair in heads], [pair[ORTHOGONAL] for pair in heads]
+        rows = [leaf.row(row) for leaf, row in zip(leaves, spread(context, leaves), strict=True)]
         # Without the barrier, each consumer repeats the network.
         heads = jax.lax.optimization_barrier(packed(self.rule, tokens, rows))
         return [pair[ELEMENTWISE] for pair in heads], [pair[ORTHOGONAL] for pair in heads]
@@ -217,15 +218,19 @@ def shrunk(direction: jax.Array, param: jax.Array, weight: jax.Array) -> jax.Arr
     return direction + jnp.where(direction * param > 0, weight * param, 0.0)
 
 
-def packed(rule: Rule, tokens: list[Token], rows: list[list[jax.Array]]) -> list[list[jax.Array]]:
-    """The rule on every leaf. Small leaves of one dtype are laid end to end: one kernel instead of many."""
+def packed(rule: Rule, tokens: list[Token], contexts: list[jax.Array]) -> list[list[jax.Array]]:
+    """The rule on every leaf. Small leaves of one dtype are laid end to end: one kernel instead of many.
+
+    A context is an array [..., units], where the other axes broadcast to the leaf's.
+    """
     small = [i for i, token in enumerate(tokens) if token.gradient.size <= PACKED_SIZE]
     dtypes = {tokens[i].gradient.dtype for i in small}
     if len(small) < 2 or len(dtypes) > 1:
-        return [rule(token, row) for token, row in zip(tokens, rows, strict=True)]
+        return [rule(token, _units(context)) for token, context in zip(tokens, contexts, strict=True)]
     token = jax.tree.map(lambda *arrays: join(arrays), *(tokens[i] for i in small))
-    columns = [[jnp.broadcast_to(value, tokens[i].gradient.shape) for value in rows[i]] for i in small]
-    flat = rule(token, [join(column) for column in zip(*columns, strict=True)])
+    units = contexts[0].shape[-1]
+    wide = [jnp.broadcast_to(contexts[i], (*tokens[i].gradient.shape, units)) for i in small]
+    flat = rule(token, _units(jnp.concatenate([context.reshape(-1, units) for context in wide])))
     heads: list[list[jax.Array]] = [[]] * len(tokens)
     start = 0
     for i in small:
@@ -233,7 +238,11 @@ def packed(rule: Rule, tokens: list[Token], rows: list[list[jax.Array]]) -> list
         stop = start + tokens[i].gradient.size
         heads[i] = [head[start:stop].reshape(shape) for head in flat]
         start = stop
-    return [heads[i] or rule(tokens[i], rows[i]) for i in range(len(tokens))]
+    return [heads[i] or rule(tokens[i], _units(contexts[i])) for i in range(len(tokens))]
+
+
+def _units(context: jax.Array) -> list[jax.Array]:
+    return [context[..., unit] for unit in range(context.shape[-1])]
 
 
 def per_tensor(leaves: list[Leaf], value: Callable[[Geometry, tuple[int, ...]], float]) -> np.ndarray:

@@ -1,7 +1,7 @@
 """The optimizer as an optax transformation."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -16,6 +16,7 @@ from learned_opt.optimizer.leaf import Leaf, TensorState
 from learned_opt.optimizer.memory import slot_powers
 from learned_opt.optimizer.network import transformed
 from learned_opt.optimizer.rounding import stochastic_round
+from learned_opt.optimizer.stacks import Stacks
 from learned_opt.weights import load_weights
 
 WEIGHT_DECAY_RATE = 1e-3  # the Adam learning rate that a weight decay copied from AdamW was meant for
@@ -151,11 +152,12 @@ def _scale_by_flt(
         gradients, structure = jax.tree.flatten(updates)
         if not gradients:
             return updates, state
-        leaves = jax.tree.leaves(params)
+        leaves = _leaves(gradients, jax.tree.leaves(params), state, resolve(geometry, params))
+        stacks = Stacks(leaves)
         result = network.apply(
             theta,
-            _leaves(gradients, leaves, state, resolve(geometry, params)),
-            state.tensors,
+            stacks.stacked(leaves),
+            stacks.sorted(state.tensors),
             state.count,
             jnp.asarray(horizon, jnp.float32),
             orthogonalize=orthogonalize,
@@ -164,22 +166,25 @@ def _scale_by_flt(
         def keep(new: Any, old: Any) -> Any:
             return jax.tree.map(lambda a, b: jnp.where(result.finite, a.astype(b.dtype), b), new, old)
 
-        memory = [jax.tree.unflatten(structure, column) for column in zip(*result.slots, strict=True)]
+        def tree(arrays: Sequence[jax.Array]) -> Any:
+            return jax.tree.unflatten(structure, stacks.unstacked(arrays))
+
+        memory = [tree(column) for column in zip(*result.slots, strict=True)]
         if storage is not None:
             memory = stochastic_round(memory, storage, state.count)
-        directions = jax.tree.unflatten(structure, result.directions) if config.law else ()
         new_state = FLTState(
             count=state.count + result.finite,
             skipped=state.skipped + ~result.finite,
             memory=keep(tuple(memory), state.memory),
-            direction=keep(directions, state.direction),
-            tensors=keep(result.tensors, state.tensors),
+            direction=keep(tree(result.directions) if config.law else (), state.direction),
+            tensors=keep(stacks.restored(result.tensors), state.tensors),
         )
         rate = WEIGHT_DECAY_RATE * result.schedule * weight_decay
         decays = _decay_masks(weight_decay, mask, params)
         steps = []
-        for u, p, g, decay in zip(result.updates, leaves, gradients, decays, strict=True):
-            step = u + rate.astype(u.dtype) * p.astype(u.dtype) if decay else u
+        rows = zip(stacks.unstacked(result.updates), leaves, gradients, decays, strict=True)
+        for u, leaf, g, decay in rows:
+            step = u + rate.astype(u.dtype) * leaf.param.astype(u.dtype) if decay else u
             steps.append(jnp.where(result.finite, step, 0).astype(g.dtype))
         return jax.tree.unflatten(structure, steps), new_state
 

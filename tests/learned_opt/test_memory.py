@@ -44,9 +44,9 @@ def replayed(config: FLTConfig, history: np.ndarray, learned: dict | None = None
         slots = (jnp.zeros(history.shape[1:], history.dtype),) * slots_number
         reads: list[Reads] = []
         for t, g in enumerate(history):
-            count = jnp.asarray(t, jnp.int32)
-            slots = memory.write(slots, g, count)
-            reads.append(memory.read(slots, g, count))
+            now = memory.at(jnp.asarray(t, jnp.int32), history.dtype)
+            slots = memory.write(slots, g, now)
+            reads.append(memory.read(slots, g, now))
         return reads if all_reads else reads[-1]
 
     module = hk.without_apply_rng(hk.transform(run))

@@ -93,16 +93,16 @@ def test_untrained_directions_are_the_nominal_read_out():
 def test_small_leaves_laid_end_to_end_give_the_same():
     shapes = [(4, 3), (), (5,), (130, 130)]  # the last one is large enough to go alone
     tokens = [token(seed, WITH_LAW, shape) for seed, shape in enumerate(shapes)]
-    rows = [[jnp.float32(0.1 * unit + seed) for unit in range(3)] for seed in range(len(shapes))]
+    contexts = [0.1 * jnp.arange(3.0) + seed for seed in range(len(shapes))]
 
-    def both(tokens, rows):
+    def both(tokens, contexts):
         rule = Rule(WITH_LAW)
-        return network.packed(rule, tokens, rows), [
-            rule(token, row) for token, row in zip(tokens, rows, strict=True)
+        return network.packed(rule, tokens, contexts), [
+            rule(token, list(context)) for token, context in zip(tokens, contexts, strict=True)
         ]
 
     theta = rule_parameters(moved(WITH_LAW, 0.5))
-    together, alone = jax.jit(hk.without_apply_rng(hk.transform(both)).apply)(theta, tokens, rows)
+    together, alone = jax.jit(hk.without_apply_rng(hk.transform(both)).apply)(theta, tokens, contexts)
     for heads, expected, shape in zip(together, alone, shapes, strict=True):
         assert [head.shape for head in heads] == [shape, shape]
         jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-6, atol=1e-6), heads, expected)

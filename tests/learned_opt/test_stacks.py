@@ -1,0 +1,111 @@
+"""Leaves that are alike share a stack: the same update as one by one, in a smaller program."""
+
+from collections import Counter
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from learned_opt import FLTConfig, flt_optimizer
+from learned_opt.geometry import Geometry
+from learned_opt.optimizer import stacks
+from learned_opt.optimizer.leaf import Leaf, TensorState
+
+from .common import moved
+
+CONFIG = FLTConfig(rule_width=2, controller_width=2)
+MATRIX = Geometry("matrix", (), (0,), (1,))
+LAYERS = Geometry("matrix", (0,), (1,), (2,))
+
+
+def leaf(
+    shape: tuple[int, ...], geometry: Geometry = MATRIX, fill: float = 0.0, dtype: Any = jnp.float32
+) -> Leaf:
+    array = jnp.full(shape, fill, dtype)
+    return Leaf(array, array, (array, array), array.astype(jnp.bfloat16), geometry)
+
+
+def network(depth: int) -> dict[str, jax.Array]:
+    """Layers in an order in which stacks and leaves differ; sizes differ too."""
+    draw = np.random.default_rng(0).normal
+    shapes = {"a_bias": (3,), "embedding": (4, 4), "z_head": (4, 3)}
+    for layer in range(depth):
+        shapes |= {f"l{layer}_bias": (4,), f"l{layer}_kernel": (4, 4)}
+    return {
+        name: jnp.asarray(10.0 ** (i % 3) * draw(size=shape))
+        for i, (name, shape) in enumerate(shapes.items())
+    }
+
+
+def final(params: Any) -> Any:
+    """Parameters and state after a few steps."""
+    optimizer = flt_optimizer(weights=(moved(CONFIG, 0.1), CONFIG), total_steps=10)
+
+    def step(carry: Any, t: jax.Array) -> tuple[Any, None]:
+        params, state = carry
+        gradients = jax.tree.map(lambda p: jnp.sin(7 * p + t) * p**2, params) | {"l0_bias": jnp.zeros(4)}
+        updates, state = optimizer.update(gradients, state, params)
+        return (jax.tree.map(jnp.add, params, updates), state), None
+
+    return jax.jit(lambda: jax.lax.scan(step, (params, optimizer.init(params)), jnp.arange(4.0))[0])()
+
+
+def test_stacks_train_as_their_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+    with jax.enable_x64(True):
+        params = jax.tree.map(lambda x: x.astype(jnp.float64), network(depth=3))
+        together = final(params)
+        monkeypatch.setattr(stacks, "LARGEST", 0)
+        alone = final(params)
+
+        moves = jax.tree.map(lambda new, old: float(jnp.abs(new - old).max()), together[0], params)
+        assert min(size for name, size in moves.items() if name != "l0_bias") > 1e-4
+        jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-9, atol=1e-12), together, alone)
+
+
+def test_a_deeper_network_is_no_larger_a_program() -> None:
+    def operations(depth: int) -> Counter:
+        params = network(depth)
+        optimizer = flt_optimizer(weights=(moved(CONFIG, 0.1), CONFIG), total_steps=10)
+        state = optimizer.init(params)
+        text = str(jax.make_jaxpr(optimizer.update)(params, state, params))
+        return Counter(
+            {name: text.count(f" {name}[") for name in ("dot_general", "reduce_sum", "concatenate")}
+        )
+
+    assert operations(3) == operations(9)
+
+
+def test_only_leaves_that_are_alike_share_a_stack() -> None:
+    alike = leaf((4, 4))
+    large = leaf((stacks.LARGEST + 1, 1))
+    others = [
+        leaf((4, 5)),
+        leaf((4, 4), dtype=jnp.float16),
+        leaf((4, 4), Geometry("embedding", (), (0,), (1,))),
+        leaf((4, 4), Geometry("matrix", (), (1,), (0,))),
+        large,
+        large,
+    ]
+
+    found = stacks.Stacks(
+        [alike, *others, leaf((4, 4), Geometry("matrix", (), (0,), (1,), "another reason"))]
+    )
+
+    assert found.groups == [[0, 7], [1], [2], [3], [4], [5], [6]]
+
+
+def test_a_stack_of_stacks_keeps_its_logical_tensors_in_order() -> None:
+    leaves = [leaf((2, 4, 3), LAYERS, 1.0), leaf((4, 3), MATRIX, 2.0), leaf((2, 4, 3), LAYERS, 3.0)]
+    found = stacks.Stacks(leaves)
+
+    stack, single = found.stacked(leaves)
+
+    assert stack.geometry == Geometry("matrix", (0, 1), (2,), (3,), stack.geometry.reason)
+    assert stack.param.shape == stack.slots[0].shape == (2, 2, 4, 3)
+    np.testing.assert_array_equal(stack.mean(stack.param), [1.0, 1.0, 3.0, 3.0])
+    assert [float(x.ravel()[0]) for x in found.unstacked([stack.param, single.param])] == [1.0, 2.0, 3.0]
+    tensors = TensorState.zeros(5, CONFIG, jnp.dtype(jnp.float32))._replace(noise=jnp.arange(5.0))
+    np.testing.assert_array_equal(found.sorted(tensors).noise, [0.0, 1.0, 3.0, 4.0, 2.0])
+    np.testing.assert_array_equal(found.restored(found.sorted(tensors)).noise, tensors.noise)
