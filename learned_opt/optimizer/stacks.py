@@ -1,4 +1,4 @@
-"""Small leaves that are alike, laid on top of each other: to a program, a deep network is no larger than a shallow one."""
+"""Small leaves that are alike, laid on top of each other: a deep network makes no larger a program."""
 
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
