@@ -6,10 +6,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO := runs/demo
 RUN := JAX_PLATFORMS=cpu PYTHONUNBUFFERED=1
-# A file stays in one process, which compiles each program that its tests share once.
-PYTEST := $(RUN) $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses=8 --dist loadfile
 # From Python 3.12 on, the interpreter's own monitoring counts lines almost for free.
 MEASURED_BY = $$($(BIN)/python -c 'import sys; print("sysmon" if sys.version_info >= (3, 12) else "ctrace")')
+# A file stays in one process, which compiles each program that its tests share once.
+PYTEST := $(RUN) COVERAGE_CORE=$(MEASURED_BY) $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses=8 --dist loadfile
 
 .PHONY: help install demo test test-all lint format types clean
 
@@ -39,7 +39,7 @@ demo: $(READY)
 	$(RUN) $(BIN)/meta-train evaluate --weights $(DEMO)/demo.safetensors --weights flt-v0 --suite demo --out $(DEMO)/evaluation
 
 test: $(READY)
-	COVERAGE_CORE=$(MEASURED_BY) $(PYTEST) -m "not slow" --cov --cov-report=term
+	$(PYTEST) -m "not slow" --cov --cov-report=term
 
 test-all: $(READY)
 	$(PYTEST) --cov --cov-report=term

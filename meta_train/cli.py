@@ -40,22 +40,26 @@ class Train:
     seed: int | None = None
     """Seed of everything random in the run; None keeps the preset's."""
     start: str | None = None
-    """Weights to start from, a shipped name or a file; None starts from the untrained optimizer."""
+    """Weights to start from, a shipped name or a file; the run keeps their structure. None starts from the
+    untrained optimizer."""
     time_limit: float | None = None
     """Minutes after which to write a checkpoint and stop with exit code 0; None for no limit."""
 
     def run(self, console: Console) -> int:
         """Delegate to the outer loop."""
+        import learned_opt
         from meta_train.config import PRESETS
         from meta_train.outer import train
 
         if self.time_limit is not None and self.time_limit <= 0:
             raise UsageError(f"--time-limit is in minutes and must be positive, not {self.time_limit:g}")
         preset = one_of(PRESETS, self.preset, "preset")
-        steps = preset.steps if self.steps is None else self.steps
-        seed = preset.seed if self.seed is None else self.seed
+        changes: dict[str, Any] = {"steps": self.steps, "seed": self.seed, "start": self.start}
+        given = {name: value for name, value in changes.items() if value is not None}
         try:
-            train(replace(preset, steps=steps, seed=seed), self.out, self.time_limit)
+            if self.start is not None:
+                given["optimizer"] = learned_opt.load_weights(self.start)[1]
+            train(replace(preset, **given), self.out, self.time_limit)
         except ValueError as error:  # impossible settings, or a folder that holds another run
             raise UsageError(str(error)) from error
         return 0

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from learned_opt.config import FLTConfig
 from tasks.suites import META_TRAIN, VALIDATION
@@ -28,6 +28,8 @@ SIGMA = {
 """Standard deviation of the perturbation of each group of meta-parameters, by name."""
 NETWORK_SIGMA = 0.05
 """The same for every name that SIGMA does not list: the layers of the networks."""
+LAWS_ONLY = FLTConfig(rule_width=0, controller_width=0)
+"""The laws without their networks: as much as evolution strategies can learn in a run of minutes."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ class TrainConfig:
     validate_every: int = 20
     seed: int = 0
     start: str = ""
-    optimizer: FLTConfig = field(default_factory=FLTConfig)
+    optimizer: FLTConfig = LAWS_ONLY
 
     def __post_init__(self) -> None:
         """Refuses settings that could not run."""
@@ -89,9 +91,6 @@ class TrainConfig:
         return json.dumps(dataclasses.asdict(self), sort_keys=True)
 
 
-LAWS = FLTConfig(rule_width=0, controller_width=0)
-"""The laws without their networks: what evolution strategies can learn in a run of minutes."""
-
 PRESETS: dict[str, TrainConfig] = {
     "demo": TrainConfig(
         steps=60,
@@ -105,7 +104,6 @@ PRESETS: dict[str, TrainConfig] = {
         validation_seeds=16,
         validate_every=30,
         objective=(0.2, 0.4, 0.4),  # runs too short to overfit, and too few to average over luck
-        optimizer=LAWS,
     ),
     "small": TrainConfig(steps=100, pairs=16, horizons=(100, 500)),
     "release": TrainConfig(
@@ -114,6 +112,5 @@ PRESETS: dict[str, TrainConfig] = {
         horizons=(100, 1600),
         learning_rate=0.02,
         validate_every=30,
-        optimizer=LAWS,
     ),
 }

@@ -71,11 +71,10 @@ def unroll(
         return jax.lax.scan(step, carry, length=CHUNK)[0]
 
     def valid(params: Any) -> jax.Array:
-        batches = [jax.random.fold_in(key_valid, i) for i in range(VALIDATION_BATCHES)]
-        losses = jax.lax.map(
-            lambda key: family.loss(params, family.batch(key, data.valid, member), member), jnp.stack(batches)
-        )
-        return log(jnp.mean(losses))
+        def loss(key: jax.Array) -> jax.Array:
+            return family.loss(params, family.batch(key, data.valid, member), member)
+
+        return log(jnp.mean(jax.lax.map(loss, jax.random.split(key_valid, VALIDATION_BATCHES))))
 
     zero = jnp.zeros((), jnp.float32)
     carry = params, optimizer.init(params), jnp.zeros((), jnp.int32), Score(zero, zero, zero)

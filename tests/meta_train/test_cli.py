@@ -6,6 +6,7 @@ import types
 
 import pytest
 
+from learned_opt import load_weights
 from meta_train import cli, lookup
 from meta_train.baselines import BASELINES
 from meta_train.config import PRESETS
@@ -121,6 +122,18 @@ def test_train_passes_its_flags_on(monkeypatch, tmp_path):
     ((config, out, limit),) = calls
     assert (config.steps, config.seed, config.pairs) == (7, 3, PRESETS["small"].pairs)
     assert (out, limit) == (tmp_path, 1.5)
+    assert config.start == ""
+
+
+def test_a_run_takes_over_the_structure_that_it_starts_from(monkeypatch, tmp_path, capsys):
+    calls = []
+    outer = types.SimpleNamespace(train=lambda *arguments: calls.append(arguments))
+    monkeypatch.setitem(sys.modules, "meta_train.outer", outer)
+    assert cli.main(["train", "--out", str(tmp_path), "--start", "flt-v0"]) == 0
+    ((config, *_),) = calls
+    assert (config.start, config.optimizer) == ("flt-v0", load_weights("flt-v0")[1])
+    assert config.optimizer != PRESETS["demo"].optimizer
+    assert "flt-v0" in fails(capsys, "train", "--out", str(tmp_path), "--start", "nothing")
 
 
 def test_ctrl_c_exits_with_130(monkeypatch, capsys, tmp_path):

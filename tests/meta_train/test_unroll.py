@@ -88,7 +88,7 @@ def python_loop(family: TaskFamily, key: jax.Array, steps: int, total_steps: int
     for t in range(steps):
         loss, params, state = update(params, state, task.train_batch(jax.random.fold_in(key_run, t)))
         train.append(log_loss(float(loss), initial))
-    batches = [task.valid_batch(jax.random.fold_in(key_valid, i)) for i in range(VALIDATION_BATCHES)]
+    batches = [task.valid_batch(key) for key in jax.random.split(key_valid, VALIDATION_BATCHES)]
     valid = log_loss(float(np.mean([task.loss(params, batch) for batch in batches])), initial)
     return Score(valid, np.mean(train[steps - steps // 10 :]), np.mean(train))
 
