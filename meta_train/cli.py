@@ -73,6 +73,9 @@ class Export:
     """Folder of a run made by `train`."""
     file: Positional[Path]
     """The file to write; its name ends in .safetensors."""
+    share: float = 1.0
+    """How much of the way from the run's start to take, above 0 and at most 1. Less than all of it when a run moved
+    too far for networks unlike those it was trained on."""
 
     def run(self, console: Console) -> int:
         """Load the newest checkpoint and save it."""
@@ -84,9 +87,9 @@ class Export:
         if not self.run_dir.is_dir():
             raise UsageError(f"there is no run in {str(self.run_dir)!r}: the folder does not exist")
         try:
-            theta, config, card = load_trained(self.run_dir)
+            theta, config, card = load_trained(self.run_dir, self.share)
         except (FileNotFoundError, ValueError) as error:
-            raise UsageError(f"there is no run to export in {str(self.run_dir)!r}: {error}") from error
+            raise UsageError(f"nothing to export from {str(self.run_dir)!r}: {error}") from error
         self.file.parent.mkdir(parents=True, exist_ok=True)
         save_weights(self.file, theta, config, card)
         line = f"wrote {self.file}; use it as flt_optimizer(weights={str(self.file)!r})"

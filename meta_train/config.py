@@ -107,10 +107,11 @@ PRESETS: dict[str, TrainConfig] = {
     ),
     "small": TrainConfig(steps=100, pairs=16, horizons=(100, 500)),
     "release": TrainConfig(
-        steps=180,
-        pairs=96,
-        horizons=(100, 1600),
-        learning_rate=0.02,
-        validate_every=30,
+        steps=220,
+        pairs=192,
+        horizons=(100, 2500),
+        learning_rate=0.025,
+        validation_steps=1000,
+        validate_every=55,
     ),
 }

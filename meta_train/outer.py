@@ -87,15 +87,23 @@ def _go_on(
         checkpoints.save(state)
 
 
-def load_trained(out: Path) -> tuple[Any, FLTConfig, dict[str, Any]]:
+def load_trained(out: Path, share: float = 1.0) -> tuple[Any, FLTConfig, dict[str, Any]]:
     """(meta-parameters, config, card) of the run in a folder: the average with the best validation score.
+
+    Args:
+      out: folder of the run.
+      share: how much of the way from the run's start to take; all of it by default.
 
     Raises:
       FileNotFoundError: there is no checkpoint in this folder.
+      ValueError: a share that is not above 0 and at most 1.
     """
+    if not 0 < share <= 1:
+        raise ValueError(f"share={share}: expected more than 0 and at most 1")
     settings = recorded_settings(out)
     config = config_of(settings)
-    trainer = Trainer(replace(config, start=""))  # the weights that the run started from may be gone
+    # The weights that the run started from may be gone; all of the way does not need them.
+    trainer = Trainer(config if share < 1 else replace(config, start=""))
     with closing(Checkpoints(out, config)) as checkpoints:
         state = checkpoints.restore(trainer.start())
     if state is None:
@@ -104,12 +112,16 @@ def load_trained(out: Path) -> tuple[Any, FLTConfig, dict[str, Any]]:
     card = {
         "settings": settings,
         "outer_steps": int(state.step),
+        "share": share,
         "validation_score": float(state.best_score),
         "seconds": round(float(state.seconds)),
         "device": f"{jax.local_device_count()} x {jax.devices()[0].device_kind}",
         "commit": _commit(),
         "date": datetime.date.today().isoformat(),
     }
+    if share < 1:
+        start, chosen = jax.device_get((trainer.flat, chosen))
+        chosen = start + np.float32(share) * (chosen - start)
     return jax.device_get(trainer.unravel(chosen)), config.optimizer, card
 
 

@@ -18,12 +18,12 @@ from learned_opt.config import FLTConfig
 FLOOR = 1e-3  # of the schedule: what is left of a step at the end of the run and after it
 SIGNALS = ("hypergradient", "alignment")
 STATIC_FEATURES = ("one", "matrix", "embedding", "fan_in", "fan_out", "depth")
-MEASURED_FEATURES = ("parameter", "noise_fast", "noise_slow", "sparsity", "decline")
+MEASURED_FEATURES = ("parameter", "noise_fast", "noise_slow", "sparsity", "decline", "spread")
 TIME_FEATURES = ("horizon", "anytime", "elapsed", "noise_late")
 LAWS = {
     "step_law": {"one": -4.6, "matrix": 2.0, "depth": -1.3},  # log step before the schedule
     "blend_law": {"one": 2.5},  # logit of the orthogonal share
-    "shrink_law": {"one": -7.0, "matrix": 5.3, "decline": -1.8},  # log weight of the parameter
+    "shrink_law": {"one": -7.3, "matrix": 5.3, "decline": -1.8, "spread": 2.0},  # log weight of the parameter
 }
 """What is decided for each tensor: the exponents that the features start with, zero where none is given."""
 
@@ -46,6 +46,7 @@ class Measures(NamedTuple):
     hypergradient: jax.Array  # cos(g_t, u_{t-1})
     alignment: jax.Array  # cos(g_t, first read)
     decline: jax.Array  # log of the gradients' size now less its mean over the steps so far
+    spread: jax.Array  # standard deviation of that log over recent steps: large once few examples still err
 
 
 class Decision(NamedTuple):
@@ -110,6 +111,7 @@ class Controller(hk.Module):
             noise_slow,
             _log(measures.sparsity),
             jnp.clip(measures.decline, -4.0, 4.0),
+            jnp.clip(measures.spread, 0.0, 4.0),
             ones * jnp.log(length / 500.0) / 2,
             ones * (1.0 - known),
             ones * (elapsed - 0.5),

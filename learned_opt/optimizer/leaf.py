@@ -20,6 +20,7 @@ from learned_opt.optimizer.memory import Memory, Reads, Slots, slot_powers
 RELATIVE_EPSILON = 1e-4  # added to the root of the squares, in units of its rms over the tensor
 TINY = 1e-15  # in units of the memory: what zero is replaced by under a division
 MAX_EXPONENT = 120
+RECENT = 0.05  # weight of the newest gradient in the running moments of the log sizes
 
 
 class TensorState(NamedTuple):
@@ -28,6 +29,8 @@ class TensorState(NamedTuple):
     exponent: jax.Array  # int32 [tensors]: the memory is kept in units of 2**exponent
     root_rms: jax.Array  # float [tensors]: rms of the root of the squares, in the gradient's unit
     mean_log_root: jax.Array  # float [tensors]: mean of log(root_rms) so far, in the memory's unit
+    mean_log_size: jax.Array  # float [tensors]: running mean of log(gradient's rms), in the memory's unit
+    log_size_variance: jax.Array  # float [tensors]: running variance of the same
     power: jax.Array  # float [tensors]: running mean square of the elementwise direction
     signals: tuple[jax.Array, jax.Array]  # float [tensors, signals, modes], real and imaginary
     log_step: jax.Array  # float [tensors]: the last decision, kept for diagnostics
@@ -48,6 +51,8 @@ class TensorState(NamedTuple):
             exponent=jnp.zeros((rows,), jnp.int32),
             root_rms=zeros(),
             mean_log_root=zeros(),
+            mean_log_size=zeros(),
+            log_size_variance=zeros(),
             power=zeros(),
             signals=(zeros(*signal), zeros(*signal)),
             log_step=zeros(),
@@ -162,6 +167,7 @@ def measure(
         return product / (math.prod(norms) + TINY)
 
     log_root, mean_log_root = _log_root(rms["square"], units, tensors, count)
+    mean_log_size, log_size_variance = _log_size(rms["gradient"], units, tensors, count)
     measures = Measures(
         parameter_rms=rms["parameter"],
         noise_fast=rms["fast"],
@@ -170,11 +176,14 @@ def measure(
         hypergradient=ratio(m["gradient_direction"], rms["gradient"], rms["direction"]),
         alignment=ratio(m["whitened_fast"], rms["whitened"], rms["fast"]),
         decline=log_root - mean_log_root,
+        spread=jnp.sqrt(log_size_variance),
     )
     return measures, tensors._replace(
         exponent=units.exponent,
         root_rms=rms["square"] * units.up(),
         mean_log_root=mean_log_root,
+        mean_log_size=mean_log_size,
+        log_size_variance=log_size_variance,
         noise=measures.noise_fast,
     )
 
@@ -184,11 +193,26 @@ def _log_root(
 ) -> tuple[jax.Array, jax.Array]:
     """Log of a root in the memory's unit, and its mean over the steps since it was first above zero."""
     dtype = root_rms.dtype
-    moved = tensors.mean_log_root + math.log(2.0) * (tensors.exponent - units.exponent).astype(dtype)
-    seen = tensors.root_rms > 0
+    moved, seen = _moved(tensors.mean_log_root, units, tensors), tensors.root_rms > 0
     log_root = jnp.where(root_rms > 0, jnp.log(root_rms), jnp.where(seen, moved, 0.0))
     before = jnp.where(seen, moved, log_root)
     return log_root, before + (log_root - before) / jnp.where(seen, count + 1, 1).astype(dtype)
+
+
+def _log_size(
+    rms: jax.Array, units: Units, tensors: TensorState, count: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Running mean and variance of the log of the gradients' rms; a zero gradient leaves the mean alone."""
+    mean = _moved(tensors.mean_log_size, units, tensors)
+    mean = jnp.where((tensors.root_rms == 0) & (rms > 0), jnp.log(rms), mean)
+    surprise = jnp.where(rms > 0, jnp.log(rms), mean) - mean
+    weight = jnp.maximum(RECENT, 1 / (count + 1)).astype(rms.dtype)
+    return mean + weight * surprise, (1 - weight) * (tensors.log_size_variance + weight * surprise**2)
+
+
+def _moved(log: jax.Array, units: Units, tensors: TensorState) -> jax.Array:
+    """A log in the memory's old unit, in its new one."""
+    return log + math.log(2.0) * (tensors.exponent - units.exponent).astype(log.dtype)
 
 
 def _moments(leaf: Leaf, new: Written) -> dict[str, jax.Array]:

@@ -6,6 +6,7 @@ import numpy as np
 
 from learned_opt import FLTConfig, diagnostics, scale_by_flt
 from learned_opt.optimizer.controller import LAWS
+from learned_opt.optimizer.leaf import RECENT
 from learned_opt.optimizer.transform import FLTState
 
 from .common import moved
@@ -66,10 +67,33 @@ def test_the_mean_log_size_of_the_gradients_is_a_mean_over_all_steps():
         np.testing.assert_allclose(mean_log_root(state), np.mean(np.log(roots), axis=0), rtol=1e-4, atol=1e-4)
 
 
+def test_the_spread_of_the_log_sizes_is_that_of_recent_gradients():
+    sizes = (1.0, 30.0, 0.0, 1e-3, 5.0, 5.0, 1e-8)
+    states = [state for _, state in run(-5.0, sizes)]
+    gradients = [size * np.sin(3 * np.asarray(PARAMS["w"]) + t) for t, size in enumerate(sizes)]
+    mean = np.log(np.sqrt(np.mean(gradients[0] ** 2)))
+    variance = 0.0
+    for t, (state, gradient) in enumerate(zip(states, gradients, strict=True)):
+        log_size = np.log(np.sqrt(np.mean(gradient**2))) if gradient.any() else mean
+        weight = max(RECENT, 1 / (t + 1))
+        surprise, mean = log_size - mean, (1 - weight) * mean + weight * log_size
+        variance = (1 - weight) * (variance + weight * surprise**2)
+        np.testing.assert_allclose(state.tensors.log_size_variance[1], variance, rtol=1e-3, atol=1e-6)
+
+
+def test_the_spread_does_not_depend_on_the_unit_of_the_loss():
+    sizes = np.array([1.0, 30.0, 1e-3, 5.0])
+    (_, small), (_, large) = run(-5.0, 1e-20 * sizes)[-1], run(-5.0, 1e20 * sizes)[-1]
+    np.testing.assert_allclose(small.tensors.log_size_variance, large.tensors.log_size_variance, rtol=1e-4)
+    assert np.all(np.asarray(small.tensors.log_size_variance) > 1)
+
+
 def test_a_tensor_without_gradients_so_far_has_no_past():
     states = [state for _, state in run(-5.0, (0.0, 0.0, 0.0, 1e-6, 1e-6))]
     for state in states[:3]:
         np.testing.assert_array_equal(state.tensors.mean_log_root, 0)
+        np.testing.assert_array_equal(state.tensors.mean_log_size, 0)
     first, second = states[3:]
     np.testing.assert_allclose(mean_log_root(first), np.log(first.tensors.root_rms), rtol=1e-5)
+    np.testing.assert_array_equal(first.tensors.log_size_variance, 0)
     assert np.all(mean_log_root(second) > np.log(first.tensors.root_rms))

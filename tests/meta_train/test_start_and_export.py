@@ -78,6 +78,23 @@ def test_what_was_best_is_loaded(tmp_path: Path, measured: bool) -> None:
     assert (card["outer_steps"], card["seconds"], card["settings"]["pairs"]) == (3, 62, 4)
 
 
+def test_part_of_the_way_from_the_start_is_loaded(
+    weights: Callable[[FLTConfig], str], tmp_path: Path
+) -> None:
+    config = run_of(start=weights(OPTIMIZER))
+    trainer = Trainer(config)
+    with closing(Checkpoints(tmp_path / "run", config)) as checkpoints:
+        checkpoints.save(trainer.start()._replace(average=trainer.flat + 2))
+
+    theta, _, card = load_trained(tmp_path / "run", share=0.25)
+
+    np.testing.assert_allclose(ravel_pytree(theta)[0], trainer.flat + 0.5, rtol=1e-6)
+    assert card["share"] == 0.25
+    for share in (0.0, 1.5):
+        with pytest.raises(ValueError, match=f"share={share}: expected more than 0"):
+            load_trained(tmp_path / "run", share)
+
+
 def test_a_folder_without_a_checkpoint_cannot_be_loaded(tmp_path: Path) -> None:
     with closing(Checkpoints(tmp_path, run_of())):
         pass
