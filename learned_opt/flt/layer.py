@@ -115,27 +115,23 @@ class FourierAttention(hk.Module):
         )
         per_head = jax.vmap(attend, in_axes=(-2, -2, -2, 0, 0), out_axes=-2)
         out = per_head(q, k, v, self._learned_spectrum(), self._draws())
-        return hk.Linear(x.shape[-1], name="out")(out.reshape(*out.shape[:-2], -1))
+        merged = out.reshape(*out.shape[:-2], self.heads * self.head_size)
+        return hk.Linear(x.shape[-1], name="out")(merged).astype(x.dtype)
 
     def _split(self, x: jax.Array) -> jax.Array:
         return x.reshape(*x.shape[:-1], self.heads, self.head_size)
 
     def _learned_spectrum(self) -> Spectrum:
         leaves = {}
-        for field in dataclasses.fields(self.spectrum):  # type: ignore[arg-type]
-            if field.metadata.get("static"):
-                continue
-            start, positive = (
-                jnp.asarray(getattr(self.spectrum, field.name)),
-                field.name in self.spectrum.positive,
-            )
+        for name in self.spectrum.axes:
+            start, positive = jnp.asarray(getattr(self.spectrum, name)), name in self.spectrum.positive
             leaf = hk.get_parameter(
-                f"log_{field.name}" if positive else field.name,
+                f"log_{name}" if positive else name,
                 (self.heads, *start.shape),
                 start.dtype,
                 init=hk.initializers.Constant(jnp.log(start) if positive else start),
             )
-            leaves[field.name] = jnp.exp(leaf) if positive else leaf
+            leaves[name] = jnp.exp(leaf) if positive else leaf
         return dataclasses.replace(self.spectrum, **leaves)  # type: ignore[type-var]
 
     def _draws(self) -> Draws | None:

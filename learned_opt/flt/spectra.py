@@ -44,7 +44,12 @@ class GaussianMixture(Spectrum):
     mean: jax.Array
     scale: jax.Array
 
-    positive: ClassVar[tuple[str, ...]] = ("scale",)
+    axes: ClassVar = {
+        "weight": ("components",),
+        "mean": ("components", "coordinates"),
+        "scale": ("components",),
+    }
+    positive: ClassVar = ("scale",)
 
     @property
     def dimension(self) -> int:
@@ -96,7 +101,8 @@ class LocalWindow(Spectrum):
     width: jax.Array
     bump: jax.Array
 
-    positive: ClassVar[tuple[str, ...]] = ("width", "bump")
+    axes: ClassVar = {"weight": (), "width": ("coordinates",), "bump": ("coordinates",)}
+    positive: ClassVar = ("width", "bump")
 
     @property
     def dimension(self) -> int:
@@ -160,7 +166,8 @@ class ShiftInvariant(Spectrum):
         default="gaussian", metadata={"static": True}
     )
 
-    positive: ClassVar[tuple[str, ...]] = ("length",)
+    axes: ClassVar = {"weight": (), "length": ("coordinates",)}
+    positive: ClassVar = ("length",)
 
     def __post_init__(self) -> None:
         if self.kernel not in (*FREEDOM, "gaussian"):
@@ -227,7 +234,8 @@ class LorentzianMixture(Spectrum):
     frequency: jax.Array
     phase: jax.Array
 
-    positive: ClassVar[tuple[str, ...]] = ("rate",)
+    axes: ClassVar = dict.fromkeys(("weight", "rate", "frequency", "phase"), ("components",))
+    positive: ClassVar = ("rate",)
 
     @property
     def dimension(self) -> int:

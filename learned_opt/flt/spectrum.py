@@ -1,7 +1,6 @@
 """What a spectrum is: a density over frequencies, a law to draw them from, and the mask it transforms to."""
 
 import abc
-import dataclasses
 import functools
 import math
 from typing import ClassVar, NamedTuple
@@ -43,6 +42,7 @@ class Spectrum(abc.ABC):
     so g / p is bounded and the estimate has a finite variance whatever values the leaves take after the draw.
 
     Attributes:
+      axes: the axes of each leaf: "components" (T) and "coordinates" (l).
       positive: names of the leaves whose values must be positive.
 
     Example:
@@ -56,6 +56,7 @@ class Spectrum(abc.ABC):
       True
     """
 
+    axes: ClassVar[dict[str, tuple[str, ...]]]
     positive: ClassVar[tuple[str, ...]] = ()
 
     @property
@@ -126,19 +127,24 @@ class Spectrum(abc.ABC):
 
         Raises:
           TypeError: a leaf is not an array of floating-point numbers.
-          ValueError: a leaf holds a value that is not finite, or not positive where it must be.
+          ValueError: a leaf of a shape that does not fit, or values that are not finite, or not positive
+            where they must be.
         """
-        for field in dataclasses.fields(self):  # type: ignore[arg-type]
-            if field.metadata.get("static"):
-                continue
-            value, name = getattr(self, field.name), f"{type(self).__name__}.{field.name}"
+        sizes: dict[str, int] = {}
+        for leaf, axes in self.axes.items():
+            value, name = getattr(self, leaf), f"{type(self).__name__}.{leaf}"
             if not isinstance(value, jax.Array | np.ndarray) or not jnp.issubdtype(value.dtype, jnp.floating):
                 raise TypeError(f"{name} = {value!r}: expected an array of floating-point numbers")
+            known = dict(zip(axes, value.shape, strict=False)) | sizes
+            expected = tuple(known.get(axis, axis) for axis in axes)
+            if value.shape != expected:
+                raise ValueError(f"{name} has shape {value.shape}: expected {expected}, axes {axes}")
+            sizes |= known
             if isinstance(value, jax.core.Tracer):
                 continue
             if not np.all(np.isfinite(value)):
                 raise ValueError(f"{name} = {value}: expected finite values")
-            if field.name in self.positive and not np.all(np.asarray(value) > 0):
+            if leaf in self.positive and not np.all(np.asarray(value) > 0):
                 raise ValueError(f"{name} = {value}: expected positive values (learn their logarithm)")
 
     def _points(self, name: str, points: jax.Array) -> jax.Array:

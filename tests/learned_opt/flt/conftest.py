@@ -1,0 +1,10 @@
+"""Attention is tested in float64; a test that wants float32 asks for it."""
+
+import jax
+import pytest
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _float64():
+    with jax.enable_x64(True):
+        yield
