@@ -84,7 +84,8 @@ def check_positions(name: str, positions: jax.Array) -> None:
     """
     if not jnp.issubdtype(positions.dtype, jnp.floating) and not jnp.issubdtype(positions.dtype, jnp.integer):
         raise TypeError(f"{name} has dtype {positions.dtype}: expected real numbers")
-    if not isinstance(positions, jax.core.Tracer) and not np.all(np.isfinite(positions.astype(jnp.float32))):
+    concrete = not isinstance(positions, jax.core.Tracer)
+    if concrete and not np.all(np.isfinite(np.asarray(positions, np.float64))):
         raise ValueError(
             f"{name} holds values that are not finite: expected finite coordinates, also of padding"
         )

@@ -54,7 +54,9 @@ def learned(spectrum: Spectrum) -> Spectrum:
     return jax.tree.map(lambda leaf: 1.7 * leaf + 0.1, spectrum)
 
 
-@pytest.mark.parametrize(("name", "dimension"), [(name, 1 + 2 * (name != "lorentzian")) for name in spectra(1)])
+@pytest.mark.parametrize(
+    ("name", "dimension"), [(name, 1 + 2 * (name != "lorentzian")) for name in spectra(1)]
+)
 def test_frequencies_estimate_the_mask(name, dimension):
     """Within four standard errors, also the mask of a spectrum learned at frequencies drawn before."""
     drawn_from = spectra(dimension)[name]
