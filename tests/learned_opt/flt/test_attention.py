@@ -10,8 +10,10 @@ from jax.experimental import checkify
 from jax.test_util import check_grads
 
 from learned_opt.flt import (
+    Draws,
     Elu,
     FavorPlus,
+    Frequencies,
     Relu,
     Softmax,
     attention_step,
@@ -36,8 +38,13 @@ def _short_chunks():
 
 
 def setting(kernel, dimension: int = 1, head_size: int = 3):
-    spectrum = spectra(dimension)[SPECTRUM]
-    return spectrum, draw(jax.random.key(5), spectrum, kernel, head_size=head_size, frequencies=6)
+    """A spectrum and draws, without the time that it takes to compile those of `draw`."""
+    spectrum, size = spectra(dimension)[SPECTRUM], head_size + 12
+    generator = np.random.default_rng(5)
+    xi = jnp.asarray(generator.normal(size=(6, dimension)))
+    density = jnp.asarray(np.exp(-np.sum(xi**2, axis=1) / 2) / (2 * np.pi) ** (dimension / 2))
+    projection = jnp.asarray(generator.normal(size=(kernel.rows, size)))
+    return spectrum, Draws(Frequencies(xi, density), projection)
 
 
 def streamed(q, k, v, positions, spectrum, kernel, draws):
@@ -52,7 +59,7 @@ def streamed(q, k, v, positions, spectrum, kernel, draws):
     return jnp.moveaxis(out, 0, -2)
 
 
-@settings(max_examples=12)
+@settings(max_examples=8)
 @given(
     st.integers(0, 11),
     st.integers(1, 4),
@@ -63,19 +70,24 @@ def streamed(q, k, v, positions, spectrum, kernel, draws):
     st.integers(0, 5),
 )
 def test_streaming_causal_bidirectional_and_dense_agree(length, size, values, lead, dimension, kernel, seed):
-    q, k, v, positions = tokens(length, size, values, lead, dimension, seed)
     spectrum, draws = setting(kernel, dimension, size)
+
+    @jax.jit
+    def forms(*arrays):
+        causal, dense_causal, both, dense_both = (
+            fourier_attention(*arrays, spectrum, kernel=kernel, draws=draws, causal=causal, dense=dense)
+            for causal in (True, False)
+            for dense in (False, True)
+        )
+        return causal, dense_causal, streamed(*arrays, spectrum, kernel, draws), both, dense_both
+
+    arrays = tokens(length, size, values, lead, dimension, seed)
     for dtype, atol in ((jnp.float64, 1e-9), (jnp.float32, 1e-4)):
-        arrays = [x.astype(dtype) for x in (q, k, v, positions)]
-        for causal in (True, False):
-            fast, dense = (
-                fourier_attention(*arrays, spectrum, kernel=kernel, draws=draws, causal=causal, dense=dense)
-                for dense in (False, True)
-            )
-            assert fast.dtype == dtype
-            np.testing.assert_allclose(fast, dense, atol=atol)
-            if causal:
-                np.testing.assert_allclose(streamed(*arrays, spectrum, kernel, draws), fast, atol=atol)
+        causal, dense_causal, stream, both, dense_both = forms(*(x.astype(dtype) for x in arrays))
+        assert causal.dtype == both.dtype == stream.dtype == dtype
+        np.testing.assert_allclose(causal, dense_causal, atol=atol)
+        np.testing.assert_allclose(stream, dense_causal, atol=atol)
+        np.testing.assert_allclose(both, dense_both, atol=atol)
 
 
 @pytest.mark.parametrize("causal", [True, False])
@@ -104,7 +116,7 @@ def test_many_features_and_frequencies_come_close_to_exact_attention():
     exact = fourier_attention(q, k, v, positions, spectrum, kernel=Softmax())
 
     def error(number):
-        kernel = FavorPlus(8 * number)
+        kernel = FavorPlus(8 * number, orthogonal=False)
 
         @jax.jit
         @jax.vmap
@@ -116,7 +128,7 @@ def test_many_features_and_frequencies_come_close_to_exact_attention():
         return float(jnp.sqrt(jnp.mean((found - exact) ** 2)))
 
     errors = [error(16), error(64)]
-    assert errors[1] < 0.1
+    assert errors[1] < 0.2
     assert 1.5 < errors[0] / errors[1] < 2.7
 
 

@@ -1,7 +1,5 @@
 """Random encodings and features: unbiased, with errors that fall as the square root of their number."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -45,7 +43,7 @@ def test_encodings_estimate_the_mask(name):
 
 
 def test_the_error_of_the_mask_falls_with_the_root_of_the_number_of_frequencies():
-    expected, numbers = spectra(1)["local"].mask(R[:, None] - R), [16, 64, 256, 1024]
+    expected, numbers = spectra(1)["local"].mask(R[:, None] - R), [16, 64, 256]
     errors = [float(jnp.sqrt(jnp.mean((masks("local", n) - expected) ** 2))) for n in numbers]
     assert abs(exponent(numbers, errors) + 0.5) < 0.1
 
@@ -75,7 +73,7 @@ def test_a_weight_can_be_learned_from_zero():
     np.testing.assert_allclose(slope, estimate(jnp.ones(1)), atol=1e-12)
 
 
-def products(kernel, number: int = 400) -> jax.Array:
+def products(kernel) -> jax.Array:
     """Phi(x).Phi(y) of many draws."""
 
     @jax.jit
@@ -85,19 +83,19 @@ def products(kernel, number: int = 400) -> jax.Array:
         features = phi.values * jnp.exp(phi.log_scale)[:, None]
         return features @ features.T
 
-    return estimate(KEYS[:number])
+    return estimate(KEYS)
 
 
 @pytest.mark.parametrize("orthogonal", [True, False])
 @pytest.mark.parametrize("hyperbolic", [True, False])
 def test_positive_features_estimate_the_exponential(orthogonal, hyperbolic):
-    kernel = FavorPlus(64, orthogonal, hyperbolic)
+    kernel = FavorPlus(32, orthogonal, hyperbolic)
     assert_unbiased(products(kernel), np.exp(X @ X.T))
 
 
 def test_positive_features_estimate_the_exponential_of_lifted_queries_and_keys():
     """Given the frequencies, Phi(q^) Phi(k^)^T is an unbiased estimate of exp(q^ k^T)."""
-    spectrum, kernel = spectra(1)["gaussian mixture"], FavorPlus(64)
+    spectrum, kernel = spectra(1)["gaussian mixture"], FavorPlus(32)
     sides = encode(jnp.asarray(R), spectrum, spectrum.sample(jax.random.key(1), 10))
 
     @jax.jit
@@ -115,7 +113,7 @@ def test_rectified_features_estimate_the_arc_cosine_kernel():
     sizes = np.linalg.norm(X, axis=1)
     angle = np.arccos(np.clip(X @ X.T / np.outer(sizes, sizes), -1, 1))
     expected = np.outer(sizes, sizes) * (np.sin(angle) + (np.pi - angle) * np.cos(angle)) / (2 * np.pi)
-    assert_unbiased(products(Relu(64)), expected)
+    assert_unbiased(products(Relu(32)), expected)
 
 
 def test_exponential_linear_features_estimate_an_expectation_over_normal_pairs():
@@ -124,31 +122,30 @@ def test_exponential_linear_features_estimate_an_expectation_over_normal_pairs()
     pairs = np.linalg.cholesky(X @ X.T) @ np.stack([a.ravel() for a in np.meshgrid(nodes, nodes)])
     values = np.where(pairs > 0, pairs, np.expm1(np.minimum(pairs, 0))) + 1
     expected = np.einsum("p,ip,jp->ij", np.outer(weights, weights).ravel() / (2 * np.pi), values, values)
-    assert_unbiased(products(Elu(64)), expected)
+    assert_unbiased(products(Elu(32)), expected)
 
 
 @pytest.mark.parametrize("kernel", [FavorPlus, Relu, Elu])
 def test_the_error_of_a_weight_falls_with_the_root_of_the_number_of_features(kernel):
-    numbers = [16, 64, 256, 1024]
-    spread = [float(jnp.sqrt(jnp.mean(jnp.var(products(kernel(n)), axis=0)))) for n in numbers]
+    numbers = [16, 64, 256]
+    spread = [float(jnp.std(products(kernel(n, orthogonal=False))[:, 0, 1])) for n in numbers]
     assert abs(exponent(numbers, spread) + 0.5) < 0.1
 
 
 def test_better_features_have_less_variance():
-    variance = functools.partial(jnp.var, axis=0)
     plain, hyperbolic, orthogonal = (
-        variance(products(FavorPlus(64, *options)))
+        float(jnp.var(products(FavorPlus(24, *options))[:, 0, 1]))
         for options in ((False, False), (False, True), (True, True))
     )
-    assert jnp.mean(hyperbolic) < jnp.mean(plain)
-    assert jnp.mean(orthogonal) < jnp.mean(hyperbolic)
+    assert orthogonal < 0.8 * hyperbolic < 0.4 * plain
 
 
 @pytest.mark.parametrize("size", [1e3, 1e-3])
 def test_features_of_any_size_are_finite(size):
     x = jnp.asarray(size * X, jnp.float32)
     for kernel in (FavorPlus(8), Relu(8), Elu(8)):
-        values, log_scale = kernel(x, kernel.projection(jax.random.key(0), 3).astype(jnp.float32))
+        projection = jnp.asarray(np.random.default_rng(0).normal(size=(kernel.rows, 3)), jnp.float32)
+        values, log_scale = kernel(x, projection)
         assert jnp.all(jnp.isfinite(values))
         assert jnp.all(jnp.isfinite(log_scale))
         assert values.dtype == log_scale.dtype == jnp.float32
