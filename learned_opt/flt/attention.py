@@ -82,6 +82,8 @@ def fourier_attention(
       >>> bool(jnp.allclose(out[:, 0], v[:, 0], atol=1e-6))  # the first token sees itself only
       True
     """
+    if not isinstance(kernel, Kernel | Softmax):
+        raise TypeError(f"kernel = {kernel!r}: expected a Kernel or Softmax()")
     inputs = Inputs.of(
         q,
         k,

@@ -67,6 +67,11 @@ def encode(positions: jax.Array, spectrum: Spectrum, frequencies: Frequencies) -
             f"positions has shape {positions.shape}: expected [..., L, {spectrum.dimension}], "
             f"the dimension of {type(spectrum).__name__}"
         )
+    if frequencies.xi.shape[1:] != (spectrum.dimension,):
+        raise ValueError(
+            f"draws.frequencies.xi has shape {frequencies.xi.shape}: expected "
+            f"({len(frequencies.xi)}, {spectrum.dimension}), frequencies drawn from such a spectrum"
+        )
     ratio = spectrum.density(frequencies.xi) / frequencies.density
     size = (ratio**2 + SOFTENING**2) ** 0.25
     turn = 2 * jnp.pi * jnp.matmul(positions, frequencies.xi.T, precision="highest")

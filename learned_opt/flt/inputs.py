@@ -38,6 +38,8 @@ class Inputs(NamedTuple):
           TypeError: arrays that are not real or not floating, or a padding mask that is not boolean.
           ValueError: shapes that do not fit, or positions that are not finite.
         """
+        if not isinstance(spectrum, Spectrum):
+            raise TypeError(f"spectrum = {spectrum!r}: expected a Spectrum")
         spectrum.check()
         q, k, v, positions = (jnp.asarray(x) for x in (q, k, v, positions))
         key_positions = positions if key_positions is None else jnp.asarray(key_positions)

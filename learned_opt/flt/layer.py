@@ -67,6 +67,8 @@ class FourierAttention(hk.Module):
         """
         super().__init__(name=name)
         spectrum.check()
+        if min(heads, head_size) < 1:
+            raise ValueError(f"heads = {heads}, head_size = {head_size}: expected positive numbers")
         self.heads, self.head_size, self.spectrum = heads, head_size, spectrum
         self.kernel = FavorPlus() if kernel is None else kernel
         self.frequencies, self.causal, self.position_scale, self.seed = (
