@@ -27,6 +27,7 @@ from .common import spectra, tokens
 
 KERNELS = [FavorPlus(16), Relu(12), Elu(10)]
 SPECTRUM = "gaussian mixture"
+attention = jax.jit(fourier_attention, static_argnames=("kernel", "causal", "dense"))
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -59,7 +60,7 @@ def streamed(q, k, v, positions, spectrum, kernel, draws):
     return jnp.moveaxis(out, 0, -2)
 
 
-@settings(max_examples=8)
+@settings(max_examples=5)
 @given(
     st.integers(0, 11),
     st.integers(1, 4),
@@ -75,7 +76,7 @@ def test_streaming_causal_bidirectional_and_dense_agree(length, size, values, le
     @jax.jit
     def forms(*arrays):
         causal, dense_causal, both, dense_both = (
-            fourier_attention(*arrays, spectrum, kernel=kernel, draws=draws, causal=causal, dense=dense)
+            attention(*arrays, spectrum, kernel=kernel, draws=draws, causal=causal, dense=dense)
             for causal in (True, False)
             for dense in (False, True)
         )
@@ -104,16 +105,15 @@ def test_exact_attention_is_its_equation(causal, estimated):
     weights = np.exp(q @ k.T / 3**0.5 + mask) * (np.tri(7) if causal else 1)
     expected = weights @ v / weights.sum(1, keepdims=True)
     options = {"kernel": Softmax(), "causal": causal, "draws": draws if estimated else None}
-    np.testing.assert_allclose(
-        fourier_attention(q, k, v, positions, spectrum, **options), expected, atol=1e-12
-    )
+    np.testing.assert_allclose(attention(q, k, v, positions, spectrum, **options), expected, atol=1e-12)
 
 
 def test_many_features_and_frequencies_come_close_to_exact_attention():
     """With errors that halve when both numbers are four times as large."""
-    q, k, v, positions = tokens(20)
+    q, k, v, positions = tokens(10)
+    q, k = 0.4 * q, 0.4 * k
     spectrum = spectra(1)[SPECTRUM]
-    exact = fourier_attention(q, k, v, positions, spectrum, kernel=Softmax())
+    exact = attention(q, k, v, positions, spectrum, kernel=Softmax())
 
     def error(number):
         kernel = FavorPlus(8 * number, orthogonal=False)
@@ -122,13 +122,13 @@ def test_many_features_and_frequencies_come_close_to_exact_attention():
         @jax.vmap
         def attend(key):
             draws = draw(key, spectrum, kernel, head_size=3, frequencies=number)
-            return fourier_attention(q, k, v, positions, spectrum, kernel=kernel, draws=draws)
+            return attention(q, k, v, positions, spectrum, kernel=kernel, draws=draws)
 
         found = attend(jax.random.split(jax.random.key(0), 20))
         return float(jnp.sqrt(jnp.mean((found - exact) ** 2)))
 
     errors = [error(16), error(64)]
-    assert errors[1] < 0.2
+    assert errors[1] < 0.1
     assert 1.5 < errors[0] / errors[1] < 2.7
 
 
@@ -140,7 +140,7 @@ def test_gradients(kernel, causal):
 
     @jax.jit
     def attend(q, k, v, positions, spectrum):
-        return fourier_attention(q, k, v, positions, spectrum, kernel=kernel, causal=causal, draws=draws)
+        return attention(q, k, v, positions, spectrum, kernel=kernel, causal=causal, draws=draws)
 
     check_grads(attend, (*arrays, spectrum), order=1, modes=["rev"], atol=1e-5, rtol=1e-5)
 
@@ -154,7 +154,7 @@ def test_the_gradient_of_streaming_is_that_of_the_dense_form():
         return jnp.sum(jnp.sin(form(*arguments)))
 
     def dense(*arguments):
-        return fourier_attention(*arguments, kernel=kernel, draws=draws, causal=True, dense=True)
+        return attention(*arguments, kernel=kernel, draws=draws, causal=True, dense=True)
 
     def fast(*arguments):
         return streamed(*arguments, kernel, draws)
@@ -173,7 +173,7 @@ def test_the_future_changes_nothing(kernel):
     later = jnp.arange(10)[:, None] > 5
 
     def attend(*arrays):
-        return fourier_attention(*arrays, spectrum, kernel=kernel, causal=True, draws=draws)
+        return attention(*arrays, spectrum, kernel=kernel, causal=True, draws=draws)
 
     before = attend(q, k, v, positions)[:6]
     changed = [jnp.where(later, 1e3 * x + 1, x) for x in (q, k, v, positions)]
@@ -188,8 +188,8 @@ def test_padding_changes_nothing_whatever_it_holds(kernel, causal):
     keep = np.array([1, 0, 1, 1, 0, 1, 1, 0, 0], bool)
     bad = jnp.where(keep[:, None], 0, jnp.nan)
     options = {"kernel": kernel, "causal": causal, "draws": draws}
-    padded = fourier_attention(q, k + bad, v + bad, positions, spectrum, padding_mask=keep, **options)
-    short = fourier_attention(q[:, keep], k[:, keep], v[:, keep], positions[keep], spectrum, **options)
+    padded = attention(q, k + bad, v + bad, positions, spectrum, padding_mask=keep, **options)
+    short = attention(q[:, keep], k[:, keep], v[:, keep], positions[keep], spectrum, **options)
     np.testing.assert_allclose(padded[:, keep], short, atol=1e-12)
 
 
@@ -200,9 +200,9 @@ def test_a_query_that_sees_no_key_reads_zero():
     for kernel in (FavorPlus(16), Softmax()):
         spectrum, draws = setting(FavorPlus(16))
         options = {"kernel": kernel, "draws": draws}
-        nothing = fourier_attention(q, k, v, positions, spectrum, padding_mask=np.zeros(6, bool), **options)
+        nothing = attention(q, k, v, positions, spectrum, padding_mask=np.zeros(6, bool), **options)
         np.testing.assert_array_equal(nothing, np.zeros_like(v))
-        out = fourier_attention(q, k, v, positions, spectrum, padding_mask=keep, causal=True, **options)
+        out = attention(q, k, v, positions, spectrum, padding_mask=keep, causal=True, **options)
         np.testing.assert_array_equal(out[:2], np.zeros((2, 2)))
         np.testing.assert_allclose(out[2], v[2])
 
@@ -242,10 +242,10 @@ def test_half_precision_is_summed_in_single_and_does_not_overflow(dtype, causal)
         (1e3 * k / jnp.linalg.norm(k, axis=-1, keepdims=True)).astype(dtype),
         v.astype(dtype),
     )
-    out = fourier_attention(q, k, v, positions, spectrum, kernel=kernel, draws=draws, causal=causal)
+    out = attention(q, k, v, positions, spectrum, kernel=kernel, draws=draws, causal=causal)
     assert out.dtype == dtype
     wide = [x.astype(jnp.float32) for x in (q, k, v)]
-    expected = fourier_attention(
+    expected = attention(
         *wide, positions.astype(jnp.float32), spectrum, kernel=kernel, draws=draws, causal=causal
     )
     assert jnp.all(jnp.isfinite(out))
@@ -259,10 +259,10 @@ def test_leading_axes_broadcast():
     per_batch = jnp.stack([positions, 2 * positions])[:, None]
     keep = jnp.asarray(np.random.default_rng(0).random((3, 5)) < 0.7)
     options = {"kernel": kernel, "draws": draws, "causal": True}
-    out = fourier_attention(q[:, :1], k, v[0], per_batch, spectrum, padding_mask=keep, **options)
+    out = attention(q[:, :1], k, v[0], per_batch, spectrum, padding_mask=keep, **options)
     assert out.shape == (2, 3, 5, 2)
     for i, j in np.ndindex(2, 3):
-        alone = fourier_attention(
+        alone = attention(
             q[i, 0], k[i, j], v[0, j], per_batch[i, 0], spectrum, padding_mask=keep[j], **options
         )
         np.testing.assert_allclose(out[i, j], alone, atol=1e-12)
@@ -272,7 +272,7 @@ def test_other_keys_and_directed_encodings():
     q, _, _, positions = tokens(4)
     _, k, v, others = tokens(6, seed=1)
     spectrum = spectra(1)[SPECTRUM]
-    out = fourier_attention(q, k, v, positions, spectrum, kernel=Softmax(), key_positions=others + 0.5)
+    out = attention(q, k, v, positions, spectrum, kernel=Softmax(), key_positions=others + 0.5)
     weights = np.exp(q @ k.T / 3**0.5 + spectrum.mask(positions[:, None] - others - 0.5))
     np.testing.assert_allclose(out, weights @ v / weights.sum(1, keepdims=True), atol=1e-12)
 
@@ -282,15 +282,13 @@ def test_positions_are_scaled_and_may_be_integers():
     spectrum, draws = setting(KERNELS[0])
     steps = jnp.arange(5)[:, None]
     options = {"kernel": KERNELS[0], "draws": draws}
-    scaled = fourier_attention(q, k, v, steps, spectrum, position_scale=0.2, **options)
-    np.testing.assert_allclose(scaled, fourier_attention(q, k, v, steps / 5, spectrum, **options), atol=1e-12)
+    scaled = attention(q, k, v, steps, spectrum, position_scale=0.2, **options)
+    np.testing.assert_allclose(scaled, attention(q, k, v, steps / 5, spectrum, **options), atol=1e-12)
 
 
 def test_left_out_draws_are_those_of_key_zero():
     q, k, v, positions = tokens(5)
-    spectrum, kernel = spectra(1)[SPECTRUM], KERNELS[0]
+    spectrum, kernel = spectra(1)[SPECTRUM], FavorPlus(8, orthogonal=False)
     draws = draw(jax.random.key(0), spectrum, kernel, head_size=3)
-    given, left_out = (
-        fourier_attention(q, k, v, positions, spectrum, kernel=kernel, draws=d) for d in (draws, None)
-    )
+    given, left_out = (attention(q, k, v, positions, spectrum, kernel=kernel, draws=d) for d in (draws, None))
     np.testing.assert_allclose(given, left_out, atol=1e-9)
