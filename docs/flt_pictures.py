@@ -27,6 +27,7 @@ SPECTRA = {
 
 
 def main() -> None:
+    """Draws and saves the picture."""
     lags = jnp.linspace(-4, 4, 121)[:, None]
     _, axes = plt.subplots(1, 4, figsize=(11, 2.4), sharey=True, layout="constrained")
     for axis, (name, spectrum) in zip(axes, SPECTRA.items(), strict=True):
