@@ -76,7 +76,7 @@ def test_parameters_start_where_the_spectrum_does():
     found = jax.eval_shape(layer().init, jax.random.key(0), X, POSITIONS)["fourier_attention"]
     assert set(found) == {"weight", "log_rate", "frequency", "phase"}
     assert {leaf.shape for leaf in found.values()} == {(HEADS, 2)}
-    found = layer().init(jax.random.key(0), X, POSITIONS)["fourier_attention"]
+    found = jax.jit(layer().init)(jax.random.key(0), X, POSITIONS)["fourier_attention"]
     for row in found["log_rate"]:
         np.testing.assert_allclose(jnp.exp(row), START.rate, rtol=1e-12)
 
@@ -89,7 +89,7 @@ def test_the_spectrum_is_learned_and_the_draws_are_not(params):
 
 
 def test_the_seed_chooses_the_draws(params):
-    one, same, other = (layer(seed=seed).apply(params, X, POSITIONS) for seed in (0, 0, 1))
+    one, same, other = (jax.jit(layer(seed=seed).apply)(params, X, POSITIONS) for seed in (0, 0, 1))
     np.testing.assert_array_equal(one, same)
     assert not np.allclose(one, other)
 
