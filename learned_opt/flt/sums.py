@@ -49,14 +49,28 @@ class State(NamedTuple):
 
 
 def bidirectional_sums(queries: Features, keys: Features, values: jax.Array) -> jax.Array:
-    """Sums over all keys: [..., L, m], [..., S, m] and [..., S, d_v] to [..., L, d_v + 1]."""
+    """Sums over all keys: [..., L, m], [..., S, m] and [..., S, d_v] to [..., L, d_v + 1].
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> tokens = Features(jnp.ones((3, 2)), jnp.zeros(3))
+      >>> bidirectional_sums(tokens, tokens, jnp.array([[3.0], [4.0], [5.0]])).tolist()
+      [[24.0, 6.0], [24.0, 6.0], [24.0, 6.0]]
+    """
     leading, features = values.shape[:-2], keys.values.shape[-1]
     state = State.empty(leading, features, values.shape[-1], values.dtype)
     return queries.values @ state.absorb(keys, values).sums
 
 
 def causal_sums(queries: Features, keys: Features, values: jax.Array) -> jax.Array:
-    """Sums over keys j <= i, in chunks: a state for what is before, a triangle within."""
+    """Sums over keys j <= i, in chunks: a state for what is before, a triangle within.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> tokens = Features(jnp.ones((3, 2)), jnp.zeros(3))
+      >>> causal_sums(tokens, tokens, jnp.array([[3.0], [4.0], [5.0]])).tolist()
+      [[6.0, 2.0], [14.0, 4.0], [24.0, 6.0]]
+    """
     length = values.shape[-2]
     size = min(CHUNK, max(length, 1))
     number = -(-length // size)
@@ -91,7 +105,14 @@ def causal_sums(queries: Features, keys: Features, values: jax.Array) -> jax.Arr
 
 
 def dense_sums(queries: Features, keys: Features, values: jax.Array, causal: bool) -> jax.Array:
-    """The same from the whole array of weights [..., L, S]: the oracle of both forms."""
+    """The same from the whole array of weights [..., L, S]: the oracle of both forms.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> tokens = Features(jnp.ones((3, 2)), jnp.zeros(3))
+      >>> dense_sums(tokens, tokens, jnp.array([[3.0], [4.0], [5.0]]), causal=True).tolist()
+      [[6.0, 2.0], [14.0, 4.0], [24.0, 6.0]]
+    """
     seen = jnp.where(
         _visible(queries.values.shape[-2], values.shape[-2], causal), keys.log_scale[..., None, :], -jnp.inf
     )
@@ -102,7 +123,16 @@ def dense_sums(queries: Features, keys: Features, values: jax.Array, causal: boo
 def exact_sums(
     inputs: Inputs, spectrum: Spectrum, frequencies: Frequencies | None, causal: bool
 ) -> jax.Array:
-    """The same with the exponential itself, of the mask in closed form or as the frequencies estimate it."""
+    """The same with the exponential itself, of the mask in closed form or as the frequencies estimate it.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from learned_opt.flt import ShiftInvariant
+      >>> spectrum = ShiftInvariant(jnp.array(1.0), jnp.array([1.0]))
+      >>> same = jnp.zeros((2, 1))
+      >>> exact_sums(Inputs.of(same, same, same + 3, same, spectrum), spectrum, None, causal=True).tolist()
+      [[3.0, 1.0], [6.0, 2.0]]
+    """
     q, k, v, r_q, r_k, keep = inputs
     if frequencies is None:
         mask = spectrum.mask(r_q[..., :, None, :] - r_k[..., None, :, :])
@@ -116,7 +146,13 @@ def exact_sums(
 
 
 def divide(sums: jax.Array) -> jax.Array:
-    """Sums over their normaliser: [..., d_v + 1] to [..., d_v]; 0 where it is not positive."""
+    """Sums over their normaliser: [..., d_v + 1] to [..., d_v]; 0 where it is not positive.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> divide(jnp.array([[14.0, 4.0], [3.0, 0.0]])).tolist()
+      [[3.5], [0.0]]
+    """
     normalizer = sums[..., -1:]
     positive = normalizer > 0
     return jnp.where(positive, sums[..., :-1] / jnp.where(positive, normalizer, 1), 0)
