@@ -33,7 +33,7 @@ def fourier_attention(
 
         out = D^-1 A v,     A_ij = exp(q_i.k_j / d^(1/2) + f(r_i - r_j)),     D = diag(A 1)
 
-    (arXiv 2302.01925, equations 3 to 5). f is the mask of the spectrum, and no L x L array is made: A is
+    (arXiv 2302.01925). f is the mask of the spectrum, and no L x L array is made: A is
     estimated by `Phi(q^) Phi(k^)^T` with `q^ = [d^-1/4 q, N1]`, `k^ = [d^-1/4 k, N2]` and the encodings of
     `encode`. It costs O(L m (d + R + d_v)) time and O(L m) memory for m features and R frequencies, with
     gradients too.

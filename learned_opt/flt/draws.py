@@ -63,6 +63,15 @@ def lift(inputs: Inputs, spectrum: Spectrum, frequencies: Frequencies) -> tuple[
 
     Their inner product is the whole logit: no temperature beyond `d^-1/4` on either side, which would cool
     the mask with the content.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from learned_opt.flt import ShiftInvariant
+      >>> spectrum = ShiftInvariant(jnp.array(1.0), jnp.array([1.0]))
+      >>> inputs = Inputs.of(*jnp.ones((3, 5, 4)), jnp.zeros((5, 1)), spectrum)
+      >>> queries, keys = lift(inputs, spectrum, spectrum.sample(jax.random.key(0), 6))
+      >>> queries.shape, keys.shape
+      ((5, 16), (5, 16))
     """
     queries = encode(inputs.query_positions, spectrum, frequencies).query
     keys = encode(inputs.key_positions, spectrum, frequencies).key
@@ -78,6 +87,15 @@ def featurize(inputs: Inputs, spectrum: Spectrum, kernel: Kernel, draws: Draws) 
 
     Raises:
       ValueError: draws that were made for another head size or kernel.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from learned_opt.flt import Relu, ShiftInvariant
+      >>> spectrum, kernel = ShiftInvariant(jnp.array(1.0), jnp.array([1.0])), Relu(features=8)
+      >>> inputs = Inputs.of(*jnp.ones((3, 5, 4)), jnp.zeros((5, 1)), spectrum)
+      >>> draws = draw(jax.random.key(0), spectrum, kernel, head_size=4, frequencies=6)
+      >>> featurize(inputs, spectrum, kernel, draws)[0].values.shape
+      (5, 8)
     """
     expected = (kernel.rows, inputs.q.shape[-1] + 2 * draws.frequencies.density.size)
     if draws.projection.shape != expected:

@@ -29,7 +29,7 @@ class Encodings(NamedTuple):
 
 
 def encode(positions: jax.Array, spectrum: Spectrum, frequencies: Frequencies) -> Encodings:
-    """Random Fourier features of positions (arXiv 2302.01925, section 3).
+    """Random Fourier features of positions (arXiv 2302.01925).
 
         N1_i = [a_j cos t_ij, a_j sin t_ij]_j,     N2_i = [b_j cos t_ij, b_j sin t_ij]_j,     t_ij = 2 pi
         r_i.xi_j

@@ -10,7 +10,16 @@ from learned_opt.flt.spectrum import Spectrum
 
 
 class Inputs(NamedTuple):
-    """Checked arguments of attention, all with the same leading axes and dtype (float32 at least)."""
+    """Checked arguments of attention, all with the same leading axes and dtype (float32 at least).
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from learned_opt.flt import ShiftInvariant
+      >>> spectrum = ShiftInvariant(jnp.array(1.0), jnp.array([1.0]))
+      >>> inputs = Inputs.of(*jnp.ones((3, 2, 5, 4)), jnp.zeros((5, 1)), spectrum)
+      >>> inputs.key_positions.shape, inputs.keep.shape
+      ((2, 5, 1), (2, 5))
+    """
 
     q: jax.Array  # [..., L, d]
     k: jax.Array  # [..., S, d]
@@ -83,6 +92,12 @@ def check_positions(name: str, positions: jax.Array) -> None:
     Raises:
       TypeError: complex numbers or booleans.
       ValueError: positions that are not finite.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> check_positions("positions", jnp.array([[0.0], [jnp.nan]]))
+      Traceback (most recent call last):
+      ValueError: positions holds values that are not finite: expected finite coordinates, also of padding
     """
     if not jnp.issubdtype(positions.dtype, jnp.floating) and not jnp.issubdtype(positions.dtype, jnp.integer):
         raise TypeError(f"{name} has dtype {positions.dtype}: expected real numbers")

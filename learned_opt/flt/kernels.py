@@ -37,7 +37,7 @@ class Kernel(abc.ABC):
     Attributes:
       features: m, the number of features; the error of a weight falls as m^-1/2.
       orthogonal: whether rows of the projection are orthogonal in blocks of the vectors' size, which lowers
-        the variance (arXiv 2009.14794, section 2.4).
+        the variance (arXiv 2009.14794).
 
     Example:
       >>> [isinstance(kernel, Kernel) for kernel in (FavorPlus(), Relu(), Elu())]
@@ -88,7 +88,7 @@ class Kernel(abc.ABC):
 
 @dataclasses.dataclass(frozen=True)
 class FavorPlus(Kernel):
-    """Positive random features of the exponential (arXiv 2009.14794, lemma 1).
+    """Positive random features of the exponential (FAVOR+, arXiv 2009.14794).
 
         exp(x.y) = E_w[phi_w(x) phi_w(y)],     phi_w(x) = exp(w.x - |x|^2 / 2),     w ~ N(0, I)
 

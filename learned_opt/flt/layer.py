@@ -71,12 +71,8 @@ class FourierAttention(hk.Module):
             raise ValueError(f"heads = {heads}, head_size = {head_size}: expected positive numbers")
         self.heads, self.head_size, self.spectrum = heads, head_size, spectrum
         self.kernel = FavorPlus() if kernel is None else kernel
-        self.frequencies, self.causal, self.position_scale, self.seed = (
-            frequencies,
-            causal,
-            position_scale,
-            seed,
-        )
+        self.frequencies, self.causal, self.position_scale = frequencies, causal, position_scale
+        self.seed = seed
 
     def __call__(
         self, x: jax.Array, positions: jax.Array, padding_mask: jax.Array | None = None

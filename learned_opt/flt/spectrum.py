@@ -30,7 +30,7 @@ class Spectrum(abc.ABC):
 
         f(z) = integral g(xi) exp(2 pi i z.xi) dxi = E_{xi ~ p}[g(xi) / p(xi) cos(2 pi z.xi)]
 
-    (arXiv 2302.01925, section 3). Subclasses are frozen dataclasses registered as pytrees: their leaves are
+    (arXiv 2302.01925). Subclasses are frozen dataclasses registered as pytrees: their leaves are
     floating-point arrays, all learnable. Every weight is in units of f, that is of attention logits, at
     distance 0, and the L1 norm of g is at most the sum of the absolute weights, up to what a subclass says.
     The relative variance of positive features grows like `exp(2 |g|_1)`: keep that norm near 1 or below.
