@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from learned_opt.config import FLTConfig, Mode
-from learned_opt.flt.spectra import lorentzian_mask
+from learned_opt.flt.lorentzian import lorentzian_mask
 
 Slots = tuple[jax.Array, ...]
 

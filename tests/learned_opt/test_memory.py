@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from learned_opt import FLTConfig, Mode
-from learned_opt.flt.spectra import lorentzian_density, lorentzian_mask
+from learned_opt.flt.lorentzian import lorentzian_density, lorentzian_mask
 from learned_opt.optimizer.memory import ModalMemory, Reads, build_memory, slot_powers
 
 STEPS, SIZE, WINDOW = 24, 3, 5
