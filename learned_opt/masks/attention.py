@@ -185,10 +185,9 @@ class MaskedAttention(hk.Module):
         if isinstance(mask, Mask):
             heads = masked_attention(q, k, v, mask, self.kernel).values
         elif len(mask) == self.num_heads:
-            split = (jnp.moveaxis(y, -3, 0) for y in (q, k, v))
             each = [
-                masked_attention(*head, own, self.kernel).values
-                for *head, own in zip(*split, mask, strict=True)
+                masked_attention(q[..., h, :, :], k[..., h, :, :], v[..., h, :, :], own, self.kernel).values
+                for h, own in enumerate(mask)
             ]
             heads = jnp.stack(each, axis=-3)
         else:

@@ -85,28 +85,3 @@ def known(value: Any) -> np.ndarray | None:
       (array(2.), None)
     """
     return None if isinstance(value, jax.core.Tracer) else np.asarray(value)
-
-
-def linear_recurrence(decay: jax.Array, x: jax.Array, reverse: bool = False) -> jax.Array:
-    """y_i = x_i + decay_i y_(i-1) along the axis of tokens, in parallel.
-
-    Args:
-      decay: [L]; the first entry has no effect. A zero starts a new sequence.
-      x: [..., L, F].
-      reverse: y_i = x_i + decay_i y_(i+1) instead.
-
-    Returns:
-      [..., L, F].
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> from learned_opt.masks.base import linear_recurrence
-      >>> linear_recurrence(jnp.array([0.5, 0.5, 0.0]), jnp.ones((3, 1)))[:, 0]
-      Array([1. , 1.5, 1. ], dtype=float32)
-    """
-
-    def join(first: tuple[jax.Array, jax.Array], then: tuple[jax.Array, jax.Array]) -> tuple:
-        return first[0] * then[0], then[0] * first[1] + then[1]
-
-    decay = decay.reshape((1,) * (x.ndim - 2) + (-1, 1))
-    return jax.lax.associative_scan(join, (decay, x), axis=x.ndim - 2, reverse=reverse)[1]

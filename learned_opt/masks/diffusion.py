@@ -40,8 +40,10 @@ class Diffusion(Mask):
       >>> import jax.numpy as jnp
       >>> from learned_opt.masks import Diffusion, Graph
       >>> mask = Diffusion(time=1.0, graph=Graph.from_edges(2, [(0, 1)]))
-      >>> mask.apply(jnp.array([[1.0], [0.0]]))[:, 0]  # (1 +- exp(-2)) / 2
-      Array([0.5676676, 0.4323324], dtype=float32)
+      >>> for heat in mask.apply(jnp.array([[1.0], [0.0]]))[:, 0]:  # (1 +- exp(-2)) / 2
+      ...     print(f"{heat:.4f}")
+      0.5677
+      0.4323
     """
 
     time: ArrayLike

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from learned_opt.masks.base import Mask, linear_recurrence
+from learned_opt.masks.base import Mask
 
 
 @jax.tree_util.register_dataclass
@@ -67,5 +67,12 @@ class Exponential(Mask):
         return jnp.exp(-jnp.asarray(self.rate)) * state + x
 
     def _multiply(self, x: jax.Array) -> jax.Array:
-        decay = jnp.exp(-jnp.asarray(self.rate, x.dtype))
-        return linear_recurrence(jnp.full(self.size, decay), x)
+        decay = jnp.full((*(1,) * (x.ndim - 2), self.size, 1), jnp.exp(-jnp.asarray(self.rate, x.dtype)))
+        return jax.lax.associative_scan(_join, (decay, x), axis=x.ndim - 2)[1]
+
+
+def _join(
+    first: tuple[jax.Array, jax.Array], then: tuple[jax.Array, jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+    """One step y -> decay y + x after another is one such step."""
+    return first[0] * then[0], then[0] * first[1] + then[1]

@@ -7,8 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
-from learned_opt.masks.base import linear_recurrence
-
 
 class Layer(NamedTuple):
     """Heavy paths that have equally many light edges above them, each path from its top down."""
@@ -18,6 +16,7 @@ class Layer(NamedTuple):
     inner: np.ndarray  # [n], whether the parent stands just before it, on the same path
     tops: np.ndarray  # [paths], positions in this layer of the tops that have a parent
     parents: np.ndarray  # [paths], positions of those parents in the layer before
+    doublings: int  # log2 of the number of nodes on the longest path, rounded up
 
 
 def topological(parents: np.ndarray) -> np.ndarray:
@@ -131,15 +130,19 @@ def heavy_paths(parents: np.ndarray, lengths: np.ndarray) -> list[Layer]:
         place[nodes] = np.arange(len(nodes))
         tops = np.flatnonzero((below[nodes] == 0) & (parents[nodes] >= 0))
         above = np.where(parents[nodes] < 0, np.inf, lengths[nodes])
-        layers.append(Layer(nodes, above, below[nodes] > 0, tops, place[parents[nodes[tops]]]))
+        longest = int(below[nodes].max(initial=0))
+        layers.append(
+            Layer(nodes, above, below[nodes] > 0, tops, place[parents[nodes[tops]]], longest.bit_length())
+        )
     return layers
 
 
 def two_passes(layers: list[Layer], rate: jax.Array, x: jax.Array) -> jax.Array:
-    """Sums over every node's tree, `y_i = sum_j exp(-rate distance(i, j)) x_j`, in O(N F) work.
+    """Sums over every node's tree, `y_i = sum_j exp(-rate distance(i, j)) x_j`.
 
     Up: U_v = x_v + sum over children c of a_c U_c. Down: y_v = (1 - a_v^2) U_v + a_v y_parent. Here a_v =
-    exp(-rate length) on the edge above v, 0 for a root. Along a heavy path both are linear recurrences.
+    exp(-rate length) on the edge above v, 0 for a root. Along a heavy path both are linear recurrences, done
+    by doubling: O(N F log P) work for longest paths of P nodes, in O(log N log P) parallel steps.
 
     Args:
       layers: of `heavy_paths`.
@@ -171,7 +174,7 @@ def two_passes(layers: list[Layer], rate: jax.Array, x: jax.Array) -> jax.Array:
             arriving = factors[k + 1][below.tops, None] * up[0][..., below.tops, :]
             sums = sums.at[..., below.parents, :].add(arriving)
         # The factor of a node belongs to the edge above it: shifted by one when the path is read upwards.
-        up.insert(0, _along(layers[k], jnp.roll(inner[k], -1), sums, reverse=True))
+        up.insert(0, _along(layers[k], jnp.roll(inner[k], -1), sums, -1))
 
     down: list[jax.Array] = []
     for layer, sums, factor, within in zip(layers, up, factors, inner, strict=True):
@@ -179,13 +182,24 @@ def two_passes(layers: list[Layer], rate: jax.Array, x: jax.Array) -> jax.Array:
         if down:
             arriving = factor[layer.tops, None] * down[-1][..., layer.parents, :]
             start = start.at[..., layer.tops, :].add(arriving, unique_indices=True)
-        down.append(_along(layer, within, start))
+        down.append(_along(layer, within, start, 1))
     back = np.argsort(np.concatenate([layer.nodes for layer in layers]))
     return jnp.concatenate(down, axis=-2)[..., back, :]
 
 
-def _along(layer: Layer, factor: jax.Array, x: jax.Array, reverse: bool = False) -> jax.Array:
-    return linear_recurrence(factor, x, reverse) if layer.inner.any() else x
+def _along(layer: Layer, factor: jax.Array, x: jax.Array, towards: int) -> jax.Array:
+    """y_i = x_i + factor_i y_(i - towards), by doubling; factors are 0 where paths start.
+
+    `jax.lax.associative_scan` does less work, but unrolls into a program that takes many times longer to
+    compile when there is one for every layer.
+    """
+
+    def double(k: jax.Array, state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        factor, y = state
+        shift = towards * 2**k
+        return factor * jnp.roll(factor, shift), y + factor[:, None] * jnp.roll(y, shift, axis=-2)
+
+    return jax.lax.fori_loop(0, layer.doublings, double, (factor, x))[1]
 
 
 def as_parents(parents: ArrayLike, lengths: ArrayLike | None) -> tuple[np.ndarray, np.ndarray]:

@@ -120,7 +120,9 @@ class Graph:
         if len(matrix.shape) != 2 or matrix.shape[0] != matrix.shape[1]:
             raise ValueError(f"adjacency matrix of shape {matrix.shape}: expected [L, L]")
         if (matrix != matrix.T).sum():
-            raise ValueError("adjacency matrix differs from its transpose: expected undirected, as (A + A.T) / 2")
+            raise ValueError(
+                "adjacency matrix is not symmetric (a directed graph): expected one, as (A + A.T) / 2"
+            )
         entries = matrix.tocoo()
         upper = entries.row <= entries.col
         edges = np.stack([entries.row, entries.col], axis=1)[upper]

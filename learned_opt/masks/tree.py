@@ -20,8 +20,9 @@ class Tree(Mask):
     """Decay with the distance in a tree or a forest: M_ij = exp(-rate distance(i, j) - bias).
 
     Tokens of different trees do not see each other: M_ij = 0. The exponential of an affine function of the
-    tree distance (arXiv 2107.07999), by one pass up and one down: O(N F) work for N nodes. The passes go
-    along heavy paths, each a parallel scan, so that a chain of nodes is as quick as a bush.
+    tree distance (arXiv 2107.07999), by one pass up and one down: for N nodes O(N F log P) work, where P, the
+    longest heavy path, is short in a bush. The passes go along all heavy paths at once, so that a chain of
+    nodes is as parallel as a star.
 
     Made by `from_parents`, `from_networkx` or `from_pytree`.
 
