@@ -197,6 +197,7 @@ class MaskedAttention(hk.Module):
         joined = jnp.moveaxis(heads, -3, -2).reshape(*x.shape[:-1], -1)
         return hk.Linear(self.model_size, with_bias=False, name="output")(joined)
 
+    @hk.transparent
     def _project(self, x: jax.Array, name: str) -> jax.Array:
         y = hk.Linear(self.num_heads * self.key_size, with_bias=False, name=name)(x)
         return jnp.moveaxis(y.reshape(*x.shape[:-1], self.num_heads, self.key_size), -2, -3)

@@ -62,7 +62,7 @@ class Graph:
             raise ValueError(f"edges has shape {pairs.shape}: expected [edges, 2]")
         if pairs.size and (pairs.dtype.kind not in "iu" or pairs.min() < 0 or pairs.max() >= size):
             raise ValueError(
-                f"edges between {pairs.min()} and {pairs.max()}: expected integers in 0..{size - 1}"
+                f"edges name nodes {pairs.min()}..{pairs.max()}: expected integers in 0..{size - 1}"
             )
         values = np.ones(len(pairs)) if weights is None else np.asarray(weights, float)
         if values.shape != (len(pairs),):
@@ -131,13 +131,26 @@ class Graph:
     @property
     def degrees(self) -> np.ndarray:
         """[L], the sums of the rows of A."""
-        return np.bincount(self.rows.array, self.weights.array, self.size)
+        return np.bincount(self.rows.array, self.weights.array, self.size).astype(
+            float
+        )  # an empty one counts
 
     def matvec(self, x: jax.Array) -> jax.Array:
         """The product A x for x of shape [..., L, F], O(E F)."""
         x = jnp.asarray(x)
-        entries = jnp.asarray(self.weights.array, x.dtype)[:, None] * x[..., self.columns.array, :]
-        return jnp.zeros_like(x).at[..., self.rows.array, :].add(entries, indices_are_sorted=True)
+        counts = np.bincount(self.rows.array, minlength=self.size)
+        starts = np.cumsum(counts) - counts
+        # Rows of similar length are padded to one table each: gathers alone, and no [E, F] array between.
+        widths = 2 ** np.ceil(np.log2(np.maximum(counts, 1))).astype(int)
+        order, sums = np.argsort(widths, kind="stable"), []
+        for width in np.unique(widths):
+            nodes = np.flatnonzero(widths == width)[:, None]
+            there = np.arange(width) < counts[nodes]
+            entries = np.where(there, starts[nodes] + np.arange(width), -1)
+            weights = jnp.asarray(np.append(self.weights.array, 0)[entries], x.dtype)
+            neighbours = np.where(there, np.append(self.columns.array, 0)[entries], nodes)
+            sums.append(jnp.sum(weights[..., None] * x[..., neighbours, :], axis=-2))
+        return jnp.concatenate(sums, axis=-2)[..., np.argsort(order), :] if sums else x
 
     def dense(self) -> np.ndarray:
         """The matrix A, [L, L] float64."""

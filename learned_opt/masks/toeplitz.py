@@ -67,14 +67,15 @@ class BlockToeplitz(Mask):
         return values.at[: self.grid[0] - 1].set(0) if self.causal else values
 
     def _multiply(self, x: jax.Array) -> jax.Array:
-        axes = tuple(range(-len(self.grid) - 1, -1))
-        blocks = x.reshape(*x.shape[:-2], *self.grid, x.shape[-1])
+        axes = tuple(range(-len(self.grid), 0))
+        columns = jnp.swapaxes(x, -1, -2)  # FFTs run along last axes; turned before they are padded
+        blocks = columns.reshape(*columns.shape[:-1], *self.grid)
         lengths = tuple(_fast_length(2 * n - 1) for n in self.grid)
-        spectrum = jnp.fft.rfftn(self._allowed().astype(x.dtype)[..., None], lengths, axes)
+        spectrum = jnp.fft.rfftn(self._allowed().astype(x.dtype), lengths, axes)
         product = jnp.fft.irfftn(spectrum * jnp.fft.rfftn(blocks, lengths, axes), lengths, axes)
         # What wraps around falls into the first n - 1 entries of each axis.
         kept = tuple(slice(n - 1, 2 * n - 1) for n in self.grid)
-        return product[(..., *kept, slice(None))].reshape(x.shape)
+        return jnp.swapaxes(product[(..., *kept)].reshape(columns.shape), -1, -2)
 
 
 @jax.tree_util.register_dataclass

@@ -37,16 +37,11 @@ def graph(n: int, random: Random) -> Graph:
 
 def parents(n: int, random: Random) -> np.ndarray:
     """A random forest, nodes in random order: chains where the parent is close, bushes where it is far."""
-    reach = random.integers(1, n + 1)
-    above = [
-        node - 1 - random.integers(0, min(reach, node)) if node and random.random() < 0.9 else -1
-        for node in range(n)
-    ]
-    names = random.permutation(n)
-    mixed = np.full(n, -1)
-    for node, parent in enumerate(above):
-        mixed[names[node]] = -1 if parent < 0 else names[parent]
-    return mixed
+    reach, names, above = random.integers(1, n + 2), random.permutation(n), np.full(n, -1)
+    for node in range(1, n):
+        if random.random() < 0.9:
+            above[names[node]] = names[node - 1 - random.integers(0, min(reach, node))]
+    return above
 
 
 def tree(n: int, random: Random) -> Tree:
