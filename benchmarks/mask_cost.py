@@ -3,9 +3,9 @@
     python benchmarks/mask_cost.py                       # lengths 1,024 to 65,536, 64 columns
     python benchmarks/mask_cost.py --picture docs/img/mask_cost.png
 
-Each time is the fastest of `repeats` compiled products. An exponent is the slope of log time over log length for
-lengths of 4,096 and more, below which fixed costs hide it. Graphs are rings with 4 neighbours; the tree is
-uniformly random; the block-Toeplitz grid is a square.
+Each time is the fastest of `repeats` compiled products, an exponent the least-squares slope of log time over
+log length. Graphs are rings with 4 neighbours; the tree is uniformly random; the block-Toeplitz grid is a
+square.
 """
 
 import time
@@ -92,8 +92,7 @@ def seconds(run: Run, repeats: int) -> float:
 
 
 def exponent(times: dict[int, float]) -> float:
-    lengths = [length for length in times if length >= 4096]
-    return float(np.polyfit(np.log(lengths), np.log([times[length] for length in lengths]), 1)[0])
+    return float(np.polyfit(np.log(list(times)), np.log(list(times.values())), 1)[0])
 
 
 def random(length: int, columns: int) -> jax.Array:

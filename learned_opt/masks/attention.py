@@ -39,7 +39,16 @@ def relu_features(x: jax.Array) -> jax.Array:
 
 
 class Attended(NamedTuple):
-    """What `masked_attention` gives."""
+    """What `masked_attention` gives.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from learned_opt.masks import Exponential, masked_attention
+      >>> x = jnp.zeros((2, 1))
+      >>> attended = masked_attention(x, x, x, Exponential(rate=0.0, length=2))
+      >>> attended.values.shape, attended.normalizer
+      ((2, 1), Array([1., 2.], dtype=float32))
+    """
 
     values: jax.Array  # [..., L, d]
     normalizer: jax.Array  # [..., L]; where it is not positive the values are zeros
@@ -70,10 +79,12 @@ def masked_attention(
       kernel: phi, [..., L, d_k] -> [..., L, m].
 
     Returns:
-      `Attended(values [..., L, d], normalizer [..., L])`, in the dtype of v.
+      `Attended(values [..., L, d], normalizer [..., L])`: values in the dtype of v, the arithmetic and the
+      normaliser in float32 at least.
 
     Raises:
       ValueError: if the shapes do not fit.
+      TypeError: if an input is not real floating point.
 
     Example:
       >>> import jax.numpy as jnp
@@ -88,13 +99,17 @@ def masked_attention(
             f"q {q.shape}, k {k.shape}, v {v.shape}: expected q and k [..., L, d_k], v [..., L, d], "
             f"equal leading axes and L = {mask.size}, the mask's size"
         )
+    for name, x in (("q", q), ("k", k), ("v", v)):
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            raise TypeError(f"{name} has dtype {x.dtype}: expected real floating point; convert it first")
     queries, keys = kernel(q), kernel(k)
     if queries.shape != keys.shape or queries.shape[:-1] != q.shape[:-1]:
         raise ValueError(
             f"kernel made {queries.shape} of {q.shape}: expected [..., L, m] with the same leading axes"
         )
-    ones = jnp.ones((*v.shape[:-1], 1), v.dtype)
-    sums = _contract(queries, keys, jnp.concatenate([v, ones], -1), mask)
+    dtype = jnp.result_type(queries, keys, v, jnp.float32)  # sums over many blocks want more than bfloat16
+    rows = jnp.pad(v.astype(dtype), [(0, 0)] * (v.ndim - 1) + [(0, 1)], constant_values=1)
+    sums = _contract(queries.astype(dtype), keys.astype(dtype), rows, mask)
     normalizer = sums[..., -1]
     empty = normalizer <= 0
     if (found := known(empty)) is not None and found.any():
@@ -126,8 +141,7 @@ def _contract(queries: jax.Array, keys: jax.Array, rows: jax.Array, mask: Mask) 
     def add(total: jax.Array, phi: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
         return total + part(*phi, rows, mask), None
 
-    dtype = jnp.result_type(queries, keys, rows)
-    return jax.lax.scan(add, jnp.zeros(rows.shape, dtype), (split(queries), split(keys)))[0]
+    return jax.lax.scan(add, jnp.zeros_like(rows), (split(queries), split(keys)))[0]
 
 
 class MaskedAttention(hk.Module):

@@ -131,9 +131,8 @@ class Graph:
     @property
     def degrees(self) -> np.ndarray:
         """[L], the sums of the rows of A."""
-        return np.bincount(self.rows.array, self.weights.array, self.size).astype(
-            float
-        )  # an empty one counts
+        sums = np.bincount(self.rows.array, self.weights.array, self.size)
+        return sums.astype(float)  # of nothing NumPy makes integers
 
     def matvec(self, x: jax.Array) -> jax.Array:
         """The product A x for x of shape [..., L, F], O(E F)."""

@@ -59,6 +59,15 @@ def test_gradients():
     check_grads(attend, (*inputs(4), mask), order=1, modes=["rev"])
 
 
+def test_bfloat16_values():
+    q, k, v = (x.astype(jnp.bfloat16) for x in inputs(9))
+    mask = Exponential(0.2, 9)
+    found = masked_attention(q, k, v, mask)
+    assert (found.values.dtype, found.normalizer.dtype) == (jnp.bfloat16, jnp.float32)
+    expected = dense(*(x.astype(float) for x in (q, k, v)), mask.dense(), elu_features)
+    np.testing.assert_allclose(found.values.astype(float), expected, atol=0.03)
+
+
 def test_a_causal_mask_sees_no_future():
     mask = Exponential(0.1, 8)
     q, k, v = inputs(8)
@@ -94,6 +103,8 @@ def test_bad_shapes():
     for args in ((q, k[:3], v), (q, k, v[:3]), (q[None], k, v), (q[:3], k[:3], v[:3])):
         with pytest.raises(ValueError, match=r"expected q and k \[..., L, d_k\].* L = 4"):
             masked_attention(*args, Exponential(0.1, 4))
+    with pytest.raises(TypeError, match="v has dtype int64: expected real floating point"):
+        masked_attention(q, k, v.astype(int), Exponential(0.1, 4))
     with pytest.raises(ValueError, match=r"kernel made \(4,\) of \(4, 5\)"):
         masked_attention(q, k, v, Exponential(0.1, 4), lambda x: x[:, 0])
 
