@@ -45,7 +45,7 @@ def test_against_the_dense_formula(name):
     assert (found.normalizer > 0).all()
 
 
-@pytest.mark.parametrize(("features", "width"), [(1, 1), (7, 1), (4, 9), (8, 3)])
+@pytest.mark.parametrize(("features", "width"), [(1, 1), (7, 1), (8, 3)])
 def test_blocks_of_any_shape(features, width):
     q, k, v = inputs(9, features=features, width=width)
     mask = Exponential(0.2, 9)
@@ -139,9 +139,9 @@ def test_layer():
         "masked_attention/value": (4, 6),
         "masked_attention/output": (6, 5),
     }
-    out = one.apply(theta, x)
+    out = jax.jit(one.apply)(theta, x)
     assert out.shape == (2, 6, 5)
-    np.testing.assert_allclose(out, each.apply(theta, x), atol=1e-5)
+    np.testing.assert_allclose(out, jax.jit(each.apply)(theta, x), atol=1e-5)
     q, k, v = (x @ theta[f"masked_attention/{name}"]["w"] for name in ("query", "key", "value"))
     heads = [
         dense(*(y[..., 3 * h : 3 * h + 3] for y in (q, k, v)), mask.dense(), elu_features) for h in (0, 1)
