@@ -88,6 +88,7 @@ class Graph:
 
         Raises:
           ValueError: if the graph is directed or a weight is negative.
+          TypeError: if it is no graph.
 
         Example:
           >>> import networkx as nx
@@ -110,6 +111,7 @@ class Graph:
 
         Raises:
           ValueError: if the matrix is not square, not symmetric or has negative entries.
+          TypeError: if it is not sparse.
 
         Example:
           >>> import scipy.sparse
@@ -117,6 +119,10 @@ class Graph:
           >>> Graph.from_scipy(scipy.sparse.eye(2)).degrees  # two loops
           array([1., 1.])
         """
+        if not hasattr(matrix, "tocoo"):
+            raise TypeError(
+                f"{type(matrix).__name__}: expected scipy.sparse; wrap it in scipy.sparse.coo_array"
+            )
         if len(matrix.shape) != 2 or matrix.shape[0] != matrix.shape[1]:
             raise ValueError(f"adjacency matrix of shape {matrix.shape}: expected [L, L]")
         if (matrix != matrix.T).sum():
@@ -167,6 +173,8 @@ def undirected_edges(graph: Any, weight: str) -> tuple[np.ndarray, np.ndarray]:
       >>> undirected_edges(nx.Graph([("a", "b")]), "weight")
       (array([[0, 1]]), array([1.]))
     """
+    if not hasattr(graph, "is_directed"):
+        raise TypeError(f"{type(graph).__name__}: expected a networkx graph")
     if graph.is_directed():
         raise ValueError(f"directed graph {graph}: expected an undirected one, as graph.to_undirected()")
     number = {node: index for index, node in enumerate(graph.nodes)}

@@ -67,6 +67,13 @@ def test_bad_graphs(make, match):
         make()
 
 
+def test_other_things_are_no_graphs():
+    with pytest.raises(TypeError, match="dict: expected a networkx graph"):
+        Graph.from_networkx({0: [1]})
+    with pytest.raises(TypeError, match=r"ndarray: expected scipy\.sparse"):
+        Graph.from_scipy(np.eye(2))
+
+
 @pytest.mark.parametrize("time", [0.0, 1e-3, 1.0, 30.0])
 def test_diffusion_is_the_matrix_exponential(time):
     mask = Diffusion(time, WEIGHTED)
