@@ -13,6 +13,14 @@ from learned_opt.masks import Mask
 from .common import MASKS, make, rows
 
 every = pytest.mark.parametrize("name", MASKS)
+# Those that differ from another only in what is around it are tested in full by `make test-all`.
+compiled_often = pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name in ("pytree", "kronecker", "block_toeplitz")))
+        for name in MASKS
+    ],
+)
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +36,7 @@ def close(found: jax.Array, expected: jax.Array, tolerance: float = 1e-9) -> Non
     )
 
 
-@every
+@compiled_often
 @settings(max_examples=3)
 @given(n=st.integers(2, 12), batch=st.lists(st.integers(1, 2), max_size=2), seed=st.integers(0, 99))
 def test_apply_is_the_dense_product(name, n, batch, seed):
@@ -60,7 +68,7 @@ def test_no_token_and_one(name, n):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
 
 
-@every
+@compiled_often
 def test_gradients_against_finite_differences(name):
     mask = make(name, 5)
     assert jax.tree.leaves(mask)

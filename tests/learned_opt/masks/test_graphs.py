@@ -98,6 +98,7 @@ def test_diffusion_stays_in_its_component():
     np.testing.assert_array_equal(still.apply(jnp.eye(3)), jnp.eye(3))
 
 
+@pytest.mark.slow
 def test_second_derivatives_of_diffusion():
     mask = Diffusion(jnp.asarray(0.7), WEIGHTED)
     apply = jax.jit(lambda mask, x: mask.apply(jnp.sin(x)))
