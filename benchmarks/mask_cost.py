@@ -1,0 +1,163 @@
+"""What a product with a mask costs, against its length and against the dense matrix.
+
+    python benchmarks/mask_cost.py                       # lengths 1,024 to 65,536, 64 columns
+    python benchmarks/mask_cost.py --picture docs/img/mask_cost.png
+
+Each time is the fastest of `repeats` compiled products, an exponent the least-squares slope of log time over
+log length. Graphs are rings with 4 neighbours; the tree is uniformly random; the block-Toeplitz grid is a
+square.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+
+from learned_opt.masks import (
+    BlockToeplitz,
+    Diffusion,
+    Exponential,
+    Graph,
+    Mask,
+    RandomWalk,
+    Toeplitz,
+    Tree,
+    elu_features,
+    masked_attention,
+)
+
+RANDOM = np.random.default_rng(0)
+LENGTHS = (1024, 4096, 16384, 65536)
+DENSE = 16384  # the longest dense matrix
+Run = Callable[[], jax.Array]
+
+
+@dataclass(frozen=True)
+class Options:
+    """Times the masks."""
+
+    columns: int = 64
+    """Columns of the matrix that is multiplied."""
+    features: int = 16
+    """Features of masked attention, whose values have `columns` components."""
+    repeats: int = 5
+    """Timed products; the fastest counts."""
+    picture: Path | None = None
+    """Where to draw time against length."""
+
+
+def ring(length: int) -> Graph:
+    nodes = np.arange(length)
+    edges = [np.stack([nodes, (nodes + step) % length], 1) for step in (1, 7)]
+    return Graph.from_edges(length, np.concatenate(edges))
+
+
+def tree(length: int) -> Tree:
+    """A tree drawn uniformly from all labelled ones, by its Pruefer sequence."""
+    import networkx as nx
+
+    return Tree.from_networkx(nx.random_labeled_tree(length, seed=0), rate=0.3)
+
+
+def values(*lengths: int) -> jax.Array:
+    return jnp.asarray(RANDOM.uniform(size=[2 * n - 1 for n in lengths]), jnp.float32)
+
+
+MASKS: dict[str, Callable[[int], Mask]] = {
+    "Exponential": lambda length: Exponential(0.1, length),
+    "Toeplitz": lambda length: Toeplitz(values(length)),
+    "BlockToeplitz": lambda length: BlockToeplitz(values(round(length**0.5), round(length**0.5))),
+    "Tree": tree,
+    "RandomWalk, 4 steps": lambda length: RandomWalk.from_graph(ring(length), steps=4, decay=0.5),
+    "RandomWalk, 4 steps of 4 walks": lambda length: RandomWalk.from_graph(
+        ring(length), steps=4, decay=0.5, walks=4, key=jax.random.key(0)
+    ),
+    "Diffusion, time 2": lambda length: Diffusion(2.0, ring(length)),
+}
+
+
+def seconds(run: Run, repeats: int) -> float:
+    jax.block_until_ready(run())
+    times = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        jax.block_until_ready(run())
+        times.append(time.perf_counter() - started)
+    return min(times)
+
+
+def exponent(times: dict[int, float]) -> float:
+    return float(np.polyfit(np.log(list(times)), np.log(list(times.values())), 1)[0])
+
+
+def random(length: int, columns: int) -> jax.Array:
+    return jnp.asarray(RANDOM.normal(size=(length, columns)), jnp.float32)
+
+
+@jax.jit
+def dense_attention(q: jax.Array, k: jax.Array, v: jax.Array, matrix: jax.Array) -> jax.Array:
+    weights = matrix * (elu_features(q) @ elu_features(k).T)
+    return weights @ v / weights.sum(-1, keepdims=True)
+
+
+def report(name: str, times: dict[int, float], dense: dict[int, float]) -> None:
+    cells = [f"{1e3 * times[length]:.1f}" if length in times else "" for length in LENGTHS]
+    gain = f"{dense[DENSE] / times[DENSE]:.1f}" if dense else ""
+    print(f"| {name} | {' | '.join(cells)} | {exponent(times):.2f} | {gain} |", flush=True)
+
+
+def draw(products: dict[str, dict[int, float]], path: Path) -> None:
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
+    for name, times in products.items():
+        axes.loglog(
+            list(times), [1e3 * t for t in times.values()], "k--" if name == "dense" else ".-", label=name
+        )
+    axes.set(xlabel="length L", ylabel="milliseconds a product")
+    axes.legend(fontsize=7)
+    figure.savefig(path, dpi=90)
+
+
+def main(options: Options) -> None:
+    print(f"{jax.devices()[0].device_kind}, JAX {jax.__version__}; milliseconds at {options.columns} columns")
+    print(f"| | {' | '.join(f'{length:,}' for length in LENGTHS)} | exponent | dense / it at {DENSE:,} |")
+    print("|---" * (len(LENGTHS) + 3) + "|")
+    short = [length for length in LENGTHS if length <= DENSE]
+    matrices = {length: jnp.asarray(RANDOM.random((length, length), np.float32)) for length in short}
+
+    multiply = jax.jit(jnp.matmul)
+    inputs = {length: random(length, options.columns) for length in LENGTHS}
+    dense = {
+        length: seconds(lambda n=length: multiply(matrices[n], inputs[n]), options.repeats)
+        for length in short
+    }
+    report("dense", dense, {})
+    products = {"dense": dense}
+    for name, make in MASKS.items():
+        products[name] = {}
+        for length in LENGTHS:
+            mask = make(length)
+            products[name][length] = seconds(lambda m=mask, n=length: m.apply(inputs[n]), options.repeats)
+        report(name, products[name], dense)
+
+    attend = jax.jit(masked_attention)
+    heads = {n: (random(n, options.features), random(n, options.features), inputs[n]) for n in LENGTHS}
+    dense = {n: seconds(lambda n=n: dense_attention(*heads[n], matrices[n]), options.repeats) for n in short}
+    report("dense attention", dense, {})
+    times = {}
+    for length in LENGTHS:
+        mask = MASKS["Toeplitz"](length)
+        times[length] = seconds(lambda m=mask, n=length: attend(*heads[n], m), options.repeats)
+    report("masked attention, Toeplitz", times, dense)
+    if options.picture:
+        draw(products, options.picture)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options))
