@@ -74,8 +74,8 @@ class Export:
     file: Positional[Path]
     """The file to write; its name ends in .safetensors."""
     share: float = 1.0
-    """How much of the way from the run's start to take, above 0 and at most 1. Less than all of it when a run moved
-    too far for networks unlike those it was trained on."""
+    """How much of the way from the run's start to take, above 0 and at most 1. Less than all of it when a run
+    moved too far for networks unlike those it was trained on."""
 
     def run(self, console: Console) -> int:
         """Load the newest checkpoint and save it."""

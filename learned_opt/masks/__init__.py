@@ -10,6 +10,7 @@ from learned_opt.masks.attention import (
 from learned_opt.masks.base import Mask
 from learned_opt.masks.diffusion import Diffusion
 from learned_opt.masks.exponential import Exponential
+from learned_opt.masks.fourier import Fourier
 from learned_opt.masks.graph import Graph
 from learned_opt.masks.kronecker import Kronecker
 from learned_opt.masks.random_walk import RandomWalk
@@ -21,6 +22,7 @@ __all__ = [
     "BlockToeplitz",
     "Diffusion",
     "Exponential",
+    "Fourier",
     "Graph",
     "Kronecker",
     "Mask",

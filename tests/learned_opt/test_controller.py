@@ -63,7 +63,9 @@ def test_features_are_named_in_the_order_in_which_they_are_built():
     assert len(set(names)) == len(names)
     static = jnp.asarray([[1.0, 1.0, 0.0, 0.3, -0.2, 0.1]])
     one = jnp.ones((1,))
-    measures = Measures(0.05 * one, 0.4 * one, 0.3 * one, 0.9 * one, 0.2 * one, 0.7 * one, -0.6 * one, 0.5 * one)
+    measures = Measures(
+        0.05 * one, 0.4 * one, 0.3 * one, 0.9 * one, 0.2 * one, 0.7 * one, -0.6 * one, 0.5 * one
+    )
     signals = (jnp.zeros((1, 2, 3)), jnp.zeros((1, 2, 3)))
     module = hk.without_apply_rng(hk.transform(lambda *args: Controller(SMALL)(*args)))
     theta = {

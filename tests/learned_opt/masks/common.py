@@ -6,10 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from learned_opt.flt import ShiftInvariant
 from learned_opt.masks import (
     BlockToeplitz,
     Diffusion,
     Exponential,
+    Fourier,
     Graph,
     Kronecker,
     Mask,
@@ -65,6 +67,13 @@ def walks(n: int, random: Random) -> RandomWalk:
     return RandomWalk.from_graph(graph(n, random), steps=3, decay=number(random), walks=4, key=key)
 
 
+def fourier(n: int, random: Random) -> Fourier:
+    spectrum = ShiftInvariant(number(random), jnp.asarray(random.uniform(0.5, 2.0, 2)))
+    key = jax.random.key(random.integers(1000))
+    places = random.normal(size=(n, 2))
+    return Fourier.from_positions(places, spectrum, key=key, frequencies=4, features=6)
+
+
 # Each makes a mask whose size grows with its first argument.
 MASKS: dict[str, Callable[[int, Random], Mask]] = {
     "exponential": lambda n, random: Exponential(number(random), n),
@@ -76,6 +85,7 @@ MASKS: dict[str, Callable[[int, Random], Mask]] = {
     "diffusion": lambda n, random: Diffusion(10 * number(random), graph(n, random)),
     "random_walk": lambda n, random: RandomWalk.from_graph(graph(n, random), steps=4, decay=number(random)),
     "random_walk_sampled": walks,
+    "fourier": fourier,
     "kronecker": lambda n, random: Kronecker((tree(n, random), Exponential(number(random), 2))),
 }
 
