@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from learned_opt import FLTConfig, Mode
+from learned_opt.config import CONFIG_VERSION
 from learned_opt.optimizer.network import meta_parameter_shapes
 
 GRADIENT, SQUARES = Mode("g", 0.9), Mode("g2", 0.99)
@@ -33,7 +34,16 @@ BAD_CONFIGS: dict[str, list[Any]] = {
     "signal_decays": [(), [0.9], "0.9", None, 0.9, (0.9,) * 33, *((0.9, bad) for bad in NOT_DECAYS)],
     "law": NOT_BOOLS,
     "epsilon": [-1e-8, math.nan, math.inf, 10**400, "1e-8", True, [1e-8]],
-    "version": [0, 2, 1.0, True, "1", None, "x" * 10_000],
+    "version": [
+        0,
+        CONFIG_VERSION - 1,
+        CONFIG_VERSION + 1,
+        float(CONFIG_VERSION),
+        True,
+        "1",
+        None,
+        "x" * 10_000,
+    ],
 }
 
 

@@ -6,7 +6,8 @@ import types
 
 import pytest
 
-from learned_opt import load_weights
+from learned_opt import FLTConfig, untrained
+from learned_opt.weights import save_weights
 from meta_train import cli, lookup
 from meta_train.baselines import BASELINES
 from meta_train.config import PRESETS
@@ -110,7 +111,7 @@ def test_train_and_export_refuse_what_cannot_work(capsys, tmp_path):
     assert "steps=0" in fails(capsys, "train", "--out", str(tmp_path), "--steps", "0")
     assert ".safetensors" in fails(capsys, "export", str(tmp_path), str(tmp_path / "weights.npz"))
     assert "no run" in fails(capsys, "export", str(tmp_path / "nothing"), str(tmp_path / "w.safetensors"))
-    assert "no run" in fails(capsys, "export", str(tmp_path), str(tmp_path / "w.safetensors"))
+    assert "nothing to export" in fails(capsys, "export", str(tmp_path), str(tmp_path / "w.safetensors"))
 
 
 def test_train_passes_its_flags_on(monkeypatch, tmp_path):
@@ -126,13 +127,16 @@ def test_train_passes_its_flags_on(monkeypatch, tmp_path):
 
 
 def test_a_run_takes_over_the_structure_that_it_starts_from(monkeypatch, tmp_path, capsys):
+    start = tmp_path / "start.safetensors"
+    theta, structure = untrained(FLTConfig(rule_width=2))
+    save_weights(start, theta, structure, {})
     calls = []
     outer = types.SimpleNamespace(train=lambda *arguments: calls.append(arguments))
     monkeypatch.setitem(sys.modules, "meta_train.outer", outer)
-    assert cli.main(["train", "--out", str(tmp_path), "--start", "flt-v0"]) == 0
+    assert cli.main(["train", "--out", str(tmp_path), "--start", str(start)]) == 0
     ((config, *_),) = calls
-    assert (config.start, config.optimizer) == ("flt-v0", load_weights("flt-v0")[1])
-    assert config.optimizer != PRESETS["demo"].optimizer
+    assert (config.start, config.optimizer) == (str(start), structure)
+    assert structure != PRESETS["demo"].optimizer
     assert "flt-v0" in fails(capsys, "train", "--out", str(tmp_path), "--start", "nothing")
 
 
