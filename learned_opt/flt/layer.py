@@ -17,9 +17,8 @@ class FourierAttention(hk.Module):
     """Multi-head self-attention, each head with a spectrum of its own (arXiv 2302.01925).
 
     Parameters are four linear maps and, for each leaf of the spectrum, an array [heads, ...] that starts at
-    that
-    leaf: its logarithm, named `log_...`, where it must stay positive. Frequencies and projections follow from
-    the seed and from where the spectrum starts. They are constants of the compiled program, neither
+    that leaf: its logarithm, named `log_...`, where it must stay positive. Frequencies and projections follow
+    from the seed and from where the spectrum starts. They are constants of the compiled program, neither
     parameters nor state.
 
     Example:

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from learned_opt.flt.draws import Draws, featurize
 from learned_opt.flt.inputs import Inputs
@@ -11,7 +12,7 @@ from learned_opt.flt.sums import State, divide
 
 
 def init_state(
-    kernel: Kernel, value_size: int, leading: tuple[int, ...] = (), dtype: jnp.dtype = jnp.float32
+    kernel: Kernel, value_size: int, leading: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32
 ) -> State:
     """The state before the first token.
 

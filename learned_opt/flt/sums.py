@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from learned_opt.flt.encoding import encode
 from learned_opt.flt.inputs import Inputs
@@ -33,7 +34,7 @@ class State(NamedTuple):
     largest: jax.Array  # [...], the largest log scale s_j; -inf before the first key
 
     @staticmethod
-    def empty(leading: tuple[int, ...], features: int, value_size: int, dtype: jnp.dtype) -> "State":
+    def empty(leading: tuple[int, ...], features: int, value_size: int, dtype: DTypeLike) -> "State":
         """The state before the first key."""
         return State(
             jnp.zeros((*leading, features, value_size + 1), dtype), jnp.full(leading, -jnp.inf, dtype)

@@ -83,7 +83,8 @@ class Diffusion(Mask):
         """The matrix [L, L], from all eigenvectors of D - A."""
         self._check()
         values, vectors = np.linalg.eigh(np.diag(self.graph.degrees) - self.graph.dense())
-        return (vectors * jnp.exp(-jnp.asarray(self.time) * values)) @ vectors.T
+        basis = jnp.asarray(vectors)
+        return (basis * jnp.exp(-jnp.asarray(self.time) * values)) @ basis.T
 
     def _check(self) -> None:
         time = known(self.time)
