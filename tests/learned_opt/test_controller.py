@@ -1,9 +1,5 @@
 """The schedule, and what the controller remembers and reports."""
 
-import doctest
-import importlib
-import pkgutil
-
 import haiku as hk
 import jax
 import jax.numpy as jnp
@@ -11,7 +7,6 @@ import numpy as np
 import optax
 import pytest
 
-import learned_opt
 from learned_opt import FLTConfig, diagnostics, flt_optimizer, scale_by_flt
 from learned_opt.optimizer.controller import FLOOR, Controller, Measures, Schedule, feature_names
 
@@ -182,15 +177,3 @@ def test_diagnostics_needs_exactly_one_state():
         diagnostics(optax.adam(1e-3).init(PARAMS))
     with pytest.raises(ValueError, match="found 2"):
         diagnostics((state, state))
-
-
-MODULES = [
-    "learned_opt",
-    *(info.name for info in pkgutil.walk_packages(learned_opt.__path__, "learned_opt.")),
-]
-
-
-@pytest.mark.parametrize("name", MODULES)
-def test_examples_in_docstrings(name):
-    results = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS)
-    assert results.failed == 0
