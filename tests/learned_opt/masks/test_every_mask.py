@@ -17,7 +17,9 @@ every = pytest.mark.parametrize("name", MASKS)
 compiled_often = pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=[pytest.mark.slow] * (name in ("pytree", "kronecker", "block_toeplitz")))
+        pytest.param(
+            name, marks=[pytest.mark.slow] * (name in ("pytree", "kronecker", "block_toeplitz", "fourier"))
+        )
         for name in MASKS
     ],
 )
