@@ -19,6 +19,7 @@ import tyro
 from jax.flatten_util import ravel_pytree
 from rich.console import Console
 from rich.table import Table
+from timing import fastest
 
 from learned_opt import untrained
 from meta_train.config import CHUNK, TrainConfig
@@ -74,12 +75,7 @@ class Bench:
     def seconds(self, name: str, population: Population) -> float:
         """Seconds of the fastest evaluation."""
         data = replicate(META_TRAIN[name].data())
-        times = []
-        for _ in range(1 + self.options.repeats):
-            started = time.perf_counter()
-            jax.block_until_ready(population(self.flat, KEYS, self.steps, data))
-            times.append(time.perf_counter() - started)
-        return min(times[1:])
+        return fastest(lambda: population(self.flat, KEYS, self.steps, data), self.options.repeats)
 
 
 def main() -> None:

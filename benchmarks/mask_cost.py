@@ -3,12 +3,10 @@
     python benchmarks/mask_cost.py                       # lengths 1,024 to 65,536, 64 columns
     python benchmarks/mask_cost.py --picture docs/img/mask_cost.png
 
-Each time is the fastest of `repeats` compiled products, an exponent the least-squares slope of log time over
-log length. Graphs are rings with 4 neighbours; the tree is uniformly random; the block-Toeplitz grid is a
-square.
+An exponent is the slope of log time over log length. Graphs are rings
+with 4 neighbours; the tree is uniformly random; the block-Toeplitz grid is a square.
 """
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
+from timing import exponent, fastest
 
 from learned_opt.masks import (
     BlockToeplitz,
@@ -33,8 +32,8 @@ from learned_opt.masks import (
 
 RANDOM = np.random.default_rng(0)
 LENGTHS = (1024, 4096, 16384, 65536)
+FITTED_FROM = 4096
 DENSE = 16384  # the longest dense matrix
-Run = Callable[[], jax.Array]
 
 
 @dataclass(frozen=True)
@@ -81,20 +80,6 @@ MASKS: dict[str, Callable[[int], Mask]] = {
 }
 
 
-def seconds(run: Run, repeats: int) -> float:
-    jax.block_until_ready(run())
-    times = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        jax.block_until_ready(run())
-        times.append(time.perf_counter() - started)
-    return min(times)
-
-
-def exponent(times: dict[int, float]) -> float:
-    return float(np.polyfit(np.log(list(times)), np.log(list(times.values())), 1)[0])
-
-
 def random(length: int, columns: int) -> jax.Array:
     return jnp.asarray(RANDOM.normal(size=(length, columns)), jnp.float32)
 
@@ -108,7 +93,8 @@ def dense_attention(q: jax.Array, k: jax.Array, v: jax.Array, matrix: jax.Array)
 def report(name: str, times: dict[int, float], dense: dict[int, float]) -> None:
     cells = [f"{1e3 * times[length]:.1f}" if length in times else "" for length in LENGTHS]
     gain = f"{dense[DENSE] / times[DENSE]:.1f}" if dense else ""
-    print(f"| {name} | {' | '.join(cells)} | {exponent(times):.2f} | {gain} |", flush=True)
+    slopes = exponent(times), exponent(times, FITTED_FROM)
+    print(f"| {' | '.join((name, *cells, *slopes, gain))} |", flush=True)
 
 
 def draw(products: dict[str, dict[int, float]], path: Path) -> None:
@@ -126,15 +112,16 @@ def draw(products: dict[str, dict[int, float]], path: Path) -> None:
 
 def main(options: Options) -> None:
     print(f"{jax.devices()[0].device_kind}, JAX {jax.__version__}; milliseconds at {options.columns} columns")
-    print(f"| | {' | '.join(f'{length:,}' for length in LENGTHS)} | exponent | dense / it at {DENSE:,} |")
-    print("|---" * (len(LENGTHS) + 3) + "|")
+    lengths = " | ".join(f"{length:,}" for length in LENGTHS)
+    print(f"| | {lengths} | exponent | from {FITTED_FROM:,} on | dense / it at {DENSE:,} |")
+    print("|---" * (len(LENGTHS) + 4) + "|")
     short = [length for length in LENGTHS if length <= DENSE]
     matrices = {length: jnp.asarray(RANDOM.random((length, length), np.float32)) for length in short}
 
     multiply = jax.jit(jnp.matmul)
     inputs = {length: random(length, options.columns) for length in LENGTHS}
     dense = {
-        length: seconds(lambda n=length: multiply(matrices[n], inputs[n]), options.repeats)
+        length: fastest(lambda n=length: multiply(matrices[n], inputs[n]), options.repeats)
         for length in short
     }
     report("dense", dense, {})
@@ -143,21 +130,21 @@ def main(options: Options) -> None:
         products[name] = {}
         for length in LENGTHS:
             mask = make(length)
-            products[name][length] = seconds(lambda m=mask, n=length: m.apply(inputs[n]), options.repeats)
+            products[name][length] = fastest(lambda m=mask, n=length: m.apply(inputs[n]), options.repeats)
         report(name, products[name], dense)
 
     attend = jax.jit(masked_attention)
     heads = {n: (random(n, options.features), random(n, options.features), inputs[n]) for n in LENGTHS}
-    dense = {n: seconds(lambda n=n: dense_attention(*heads[n], matrices[n]), options.repeats) for n in short}
+    dense = {n: fastest(lambda n=n: dense_attention(*heads[n], matrices[n]), options.repeats) for n in short}
     report("dense attention", dense, {})
     times = {}
     for length in LENGTHS:
         mask = MASKS["Toeplitz"](length)
-        times[length] = seconds(lambda m=mask, n=length: attend(*heads[n], m), options.repeats)
+        times[length] = fastest(lambda m=mask, n=length: attend(*heads[n], m), options.repeats)
     report("masked attention, Toeplitz", times, dense)
     if options.picture:
         draw(products, options.picture)
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options))
+    main(tyro.cli(Options, description=__doc__))

@@ -43,7 +43,7 @@ def fourier_attention(
 
     A query that sees no key gives 0. So does one whose normaliser D is not positive: no feature sees both it
     and a key (`Relu`), or its weights underflow. A call with concrete arrays then warns; in a compiled one,
-    `jax.experimental.checkify.checkify` of the caller reports it.
+    `jax.experimental.checkify.checkify` of the caller reports it. NaN in the inputs stays NaN.
 
     Args:
       q: queries [..., L, d], floating. Leading axes (batch, heads) broadcast against those of the other
@@ -121,7 +121,7 @@ def _sums(
 def _report(normalizer: jax.Array, keep: jax.Array, causal: bool) -> None:
     """Warns of queries that see a key and have no positive normaliser; under checkify, an error."""
     seen = (jnp.cumsum(keep, axis=-1) > 0) if causal else jnp.any(keep, axis=-1, keepdims=True)
-    bad = jnp.sum(seen & ~(normalizer > 0))
+    bad = jnp.sum(seen & (normalizer <= 0))
     message = "{bad} of {all} queries have a normaliser that is not positive: their output is 0"
     if isinstance(bad, jax.core.Tracer):
         checkify.debug_check(bad == 0, message, bad=bad, all=jnp.asarray(normalizer.size))

@@ -147,7 +147,9 @@ def exact_sums(
 
 
 def divide(sums: jax.Array) -> jax.Array:
-    """Sums over their normaliser: [..., d_v + 1] to [..., d_v]; 0 where it is not positive.
+    """Sums over their normaliser: [..., d_v + 1] to [..., d_v].
+
+    0 where the normaliser is not positive, for the weights are no average there. NaN stays NaN.
 
     Example:
       >>> import jax.numpy as jnp
@@ -155,8 +157,8 @@ def divide(sums: jax.Array) -> jax.Array:
       [[3.5], [0.0]]
     """
     normalizer = sums[..., -1:]
-    positive = normalizer > 0
-    return jnp.where(positive, sums[..., :-1] / jnp.where(positive, normalizer, 1), 0)
+    empty = normalizer <= 0
+    return jnp.where(empty, 0, sums[..., :-1] / jnp.where(empty, 1, normalizer))
 
 
 def _weights(queries: jax.Array, keys: Features, largest: jax.Array, causal: bool) -> jax.Array:

@@ -9,6 +9,7 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 
+from learned_opt.flt.sums import divide
 from learned_opt.masks.base import Mask, known
 
 FeatureMap = Callable[[jax.Array], jax.Array]
@@ -111,15 +112,13 @@ def masked_attention(
     rows = jnp.pad(v.astype(dtype), [(0, 0)] * (v.ndim - 1) + [(0, 1)], constant_values=1)
     sums = _contract(queries.astype(dtype), keys.astype(dtype), rows, mask)
     normalizer = sums[..., -1]
-    empty = normalizer <= 0
-    if (found := known(empty)) is not None and found.any():
+    if (found := known(normalizer <= 0)) is not None and found.any():
         warnings.warn(
             f"{found.sum()} of {found.size} normalisers are not positive; the values there are zeros. "
             "Use positive features and a mask without negative entries or empty rows.",
             stacklevel=2,
         )
-    values = jnp.where(empty[..., None], 0, sums[..., :-1] / jnp.where(empty, 1, normalizer)[..., None])
-    return Attended(values.astype(v.dtype), normalizer)
+    return Attended(divide(sums).astype(v.dtype), normalizer)
 
 
 def _contract(queries: jax.Array, keys: jax.Array, rows: jax.Array, mask: Mask) -> jax.Array:

@@ -65,7 +65,7 @@ class Fourier(Mask):
         Args:
           positions: r [L, l], finite, in units of the spectrum.
           spectrum: of dimension l; the frequencies follow its leaves as they are now.
-          key: of the draws.
+          key: of the draws; a concrete `jax.random.key`.
           frequencies: their number R.
           features: their number m, even.
 

@@ -210,6 +210,13 @@ def test_a_query_that_sees_no_key_reads_zero():
         np.testing.assert_allclose(out[2], v[2])
 
 
+def test_nan_in_the_inputs_stays_nan():
+    q, k, v, positions = tokens(5, 3, 2)
+    spectrum, draws = setting(KERNELS[0])
+    out = attention(q.at[2].set(jnp.nan), k, v, positions, spectrum, kernel=KERNELS[0], draws=draws)
+    assert np.array_equal(np.isnan(out).all(axis=-1), np.arange(5) == 2)
+
+
 def test_normalisers_that_are_not_positive_are_reported():
     """One rectified feature sees one side only: queries on the other have weight 0 for every key."""
     kernel = Relu(1, orthogonal=False)

@@ -26,7 +26,7 @@ def error(number: int) -> float:
 def test_the_mask_tends_to_its_expectation_with_more_draws():
     few, many = error(32), error(256)
     assert many < 0.2
-    np.testing.assert_allclose(np.log(many / few) / np.log(8), -0.5, atol=0.15)
+    np.testing.assert_allclose(np.log(many / few) / np.log(8), -0.5, atol=0.1)
 
 
 def test_the_expectation_is_the_exponential_of_the_closed_form():

@@ -1,0 +1,24 @@
+"""What every benchmark does: time a program, and fit how its time grows."""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+
+def fastest(run: Callable[[], Any], repeats: int) -> float:
+    """Seconds of the fastest of `repeats` calls, after one that compiles and warms up."""
+    times = []
+    for _ in range(1 + repeats):
+        started = time.perf_counter()
+        jax.block_until_ready(run())
+        times.append(time.perf_counter() - started)
+    return min(times[1:])
+
+
+def exponent(times: Mapping[int, float], shortest: int = 0) -> str:
+    """Slope of log time over log length, of lengths from `shortest` on; two decimals, or a dash."""
+    points = [(length, seconds) for length, seconds in times.items() if length >= shortest]
+    return f"{np.polyfit(*np.log(points).T, 1)[0]:.2f}" if len(points) > 1 else "–"
