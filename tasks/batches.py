@@ -32,6 +32,21 @@ def labelled(size: int, classes: int, vary: Vary) -> Draw:
     return draw
 
 
+def taught(size: int, classes: int, vary: Vary) -> Draw:
+    """Rows and the classes that a network of the member's own, the teacher, gives them."""
+    wrong_labels = ranges(vary)["label_noise"].positive
+
+    def draw(key: Key, part: Part, config: Config) -> Batch:
+        pick, noise = random.split(key)
+        index = _index(pick, size, part)
+        y = _teach(_standardised(index, part), classes, config["key"])
+        if wrong_labels:
+            y = _mislabel(y, index, classes, config["label_noise"] * part["noisy"], config["key"])
+        return {"x": _inputs(noise, index, part, config, vary), "y": y}
+
+    return draw
+
+
 def regressed(size: int, vary: Vary) -> Draw:
     """Rows and real targets [batch, targets]: unit variance, plus noise, times `output`."""
 
@@ -64,6 +79,17 @@ def reconstructed(size: int, vary: Vary) -> Draw:
         clean = _standardised(_index(pick, size, part), part)
         x = clean + config["input_noise"] * random.normal(noise, clean.shape, jnp.float32) if noisy else clean
         return {"x": x, "y": config["output"] * clean}
+
+    return draw
+
+
+def encoded(size: int, latent: int, vary: Vary) -> Draw:
+    """Rows beside standard normal noise [batch, latent] as inputs, and the rows times `output` as targets."""
+
+    def draw(key: Key, part: Part, config: Config) -> Batch:
+        pick, noise = random.split(key)
+        x = _inputs(pick, _index(pick, size, part), part, config, vary)
+        return {"x": (x, random.normal(noise, (size, latent), jnp.float32)), "y": config["output"] * x}
 
     return draw
 
@@ -116,6 +142,14 @@ def _targets(key: Key, y: jax.Array, part: Part, config: Config, vary: Vary) -> 
     if ranges(vary)["label_noise"].positive:
         y += config["label_noise"] * part["noisy"] * random.normal(key, y.shape, jnp.float32)
     return config["output"] * y
+
+
+def _teach(x: jax.Array, classes: int, key: Key) -> jax.Array:
+    first, second, bend = random.split(random.fold_in(key, 3), 3)
+    units = 32
+    gain = jnp.exp(random.uniform(bend, (), jnp.float32, 0.0, 1.5)) * x.shape[-1] ** -0.5
+    hidden = jnp.sin(gain * x @ random.normal(first, (x.shape[-1], units), jnp.float32) + jnp.arange(units))
+    return jnp.argmax(hidden @ random.normal(second, (units, classes), jnp.float32), axis=-1)
 
 
 def _mislabel(y: jax.Array, index: jax.Array, classes: int, rate: jax.Array, key: Key) -> jax.Array:

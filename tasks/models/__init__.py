@@ -1,10 +1,12 @@
 """The networks that tasks train, as pairs of pure functions."""
 
 from tasks.models.conv import convnet
+from tasks.models.experts import mixture
 from tasks.models.layers import Model
 from tasks.models.lowrank import adapters, factors
-from tasks.models.mlp import mlp
-from tasks.models.recurrent import GRU, LSTM, language_recurrent, row_classifier
+from tasks.models.mlp import mlp, variational
+from tasks.models.recurrent import GRU, LSTM, language_recurrent, row_classifier, text_classifier
+from tasks.models.residual import residual_mlp
 from tasks.models.transformer import language_transformer, patch_transformer
 
 __all__ = [
@@ -16,7 +18,11 @@ __all__ = [
     "factors",
     "language_recurrent",
     "language_transformer",
+    "mixture",
     "mlp",
     "patch_transformer",
+    "residual_mlp",
     "row_classifier",
+    "text_classifier",
+    "variational",
 ]

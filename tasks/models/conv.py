@@ -39,26 +39,35 @@ def convolve(x: jax.Array, weights: jax.Array, stride: int = 1) -> jax.Array:
 
 
 def convnet(
-    space: tuple[int, ...], channels: tuple[int, ...], classes: int, *, window: int, stride: int, groups: int
+    space: tuple[int, ...],
+    channels: tuple[int, ...],
+    classes: int,
+    *,
+    window: int,
+    stride: int,
+    groups: int,
+    colours: int = 1,
 ) -> Model:
     """Strided convolutions, each with group norm and a residual block, then the mean over space and a head.
 
     Args:
-      space: height and width of an image, or the length of a signal; inputs are [batch, product of space].
+      space: height and width of an image, or the length of a signal; inputs are
+        [batch, product of space * colours].
       channels: of each stage.
       classes: the number of logits.
       window: odd side of every kernel.
       stride: of the first convolution of each stage.
       groups: of the normalisation; the number of channels gives instance norm.
+      colours: channels of the inputs, the last axis of an image.
     """
     windows = (window,) * len(space)
 
     def start(config: Config) -> Params:
-        stages = [_stage(windows, i, o, hidden_gain(config)) for i, o in pairwise((1, *channels))]
+        stages = [_stage(windows, i, o, hidden_gain(config)) for i, o in pairwise((colours, *channels))]
         return {"stages": stages, "head": dense(channels[-1], classes, config["head"])}
 
     def apply(params: Params, x: jax.Array, config: Config) -> jax.Array:
-        x = x.reshape(x.shape[0], *space, 1)
+        x = x.reshape(x.shape[0], *space, colours)
         for stage in params["stages"]:
             x = group_normalise(stage["norm"], convolve(x, stage["kernel"], stride), groups)
             x = activate(x, config)

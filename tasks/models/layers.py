@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ class Model(NamedTuple):
     """A network: `init(key, config)` gives float32 parameters, `apply(params, x, config)` the outputs."""
 
     init: Callable[[Key, Config], Params]
-    apply: Callable[[Params, jax.Array, Config], jax.Array]
+    apply: Callable[[Params, Any, Config], Any]
     text: str
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +38,33 @@ def mlp(*sizes: int, norms: bool = False, bias: float = 0.0, octaves: int = 0) -
 
     text = "-".join(map(str, sizes)) + " MLP" + norms * ", layer norm" + bool(octaves) * ", sine features"
     return Model(drawn(start), apply, text)
+
+
+def variational(inputs: int, width: int, latent: int) -> Model:
+    """A variational autoencoder (Kingma and Welling 2014) of one hidden layer each way.
+
+    Inputs are a pair: x [batch, inputs] and standard normal noise [batch, latent]. Outputs are the
+    reconstruction [batch, inputs] and Kullback and Leibler's divergence from the prior [batch], in nats.
+    """
+
+    def start(config: Config) -> Params:
+        gain = hidden_gain(config)
+        return {
+            "up": dense(inputs, width, gain),
+            "code": dense(width, 2 * latent, 0.3 * config["head"]),
+            "down": dense(latent, width, gain),
+            "head": dense(width, inputs, config["head"]),
+        }
+
+    def apply(params: Params, pair: Any, config: Config) -> tuple[jax.Array, jax.Array]:
+        x, noise = pair
+        code = linear(params["code"], activate(linear(params["up"], x), config))
+        mean, log_std = code[..., :latent], jnp.clip(code[..., latent:], -5.0, 3.0)
+        z = mean + jnp.exp(log_std) * noise
+        divergence = 0.5 * (jnp.square(mean) + jnp.expm1(2 * log_std) - 2 * log_std).sum(-1)
+        return linear(params["head"], activate(linear(params["down"], z), config)), divergence
+
+    return Model(drawn(start), apply, f"variational autoencoder {inputs}-{width}-{latent}")
 
 
 def _hidden(fan_in: int, fan_out: int, gain: jax.Array, norms: bool, bias: float) -> Params:

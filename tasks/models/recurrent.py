@@ -78,6 +78,22 @@ def row_classifier(cell: Cell, rows: int, columns: int, size: int, classes: int,
     return Model(drawn(start), apply, f"{cell.name} over {rows} rows, width {size}")
 
 
+def text_classifier(cell: Cell, size: int, classes: int, vocabulary: int = 128, unroll: int = 8) -> Model:
+    """Reads bytes [batch, length] -> logits [batch, classes], after the last one."""
+
+    def start(config: Config) -> Params:
+        return {
+            "embed": Normal((vocabulary, size), 0.3 * config["embed"]),
+            **_recurrence(cell, size, size, classes, config),
+        }
+
+    def apply(params: Params, x: jax.Array, config: Config) -> jax.Array:
+        outputs = _run(cell, params, lookup(params["embed"], x.astype(jnp.int32)), size, unroll)
+        return linear(params["head"], outputs[-1])
+
+    return Model(drawn(start), apply, f"{cell.name} over bytes, width {size}")
+
+
 def _recurrence(cell: Cell, inputs: int, size: int, outputs: int, config: Config) -> Params:
     layer = dense(inputs, cell.gates * size, config["scale"])
     layer["bias"] = layer["bias"].at[:size].set(cell.forget)

