@@ -10,6 +10,8 @@ from numpy.typing import ArrayLike
 
 from learned_opt.masks.static import Fixed
 
+_UNROLLED = 8  # neighbours of a node that one pass over memory adds up
+
 
 @dataclass(frozen=True)
 class Graph:
@@ -142,19 +144,36 @@ class Graph:
 
     def matvec(self, x: jax.Array) -> jax.Array:
         """The product A x for x of shape [..., L, F], O(E F)."""
-        x = jnp.asarray(x)
+        # Declared as the solution of a symmetric linear system, which is never set up: JAX then knows that A
+        # is its own transpose, and gathers in gradients too, where that of a gather would scatter.
+        return jax.lax.custom_linear_solve(
+            lambda y: y, jnp.asarray(x), lambda _, x: self._gathered(x), symmetric=True
+        )
+
+    def _gathered(self, x: jax.Array) -> jax.Array:
         counts = np.bincount(self.rows.array, minlength=self.size)
         starts = np.cumsum(counts) - counts
-        # Rows of similar length are padded to one table each: gathers alone, and no [E, F] array between.
+        # Rows of similar length are padded to one table each. Its columns are added one by one: each is a
+        # gather of whole rows of x, and no [E, F] array stands between.
         widths = 2 ** np.ceil(np.log2(np.maximum(counts, 1))).astype(int)
         order, sums = np.argsort(widths, kind="stable"), []
         for width in np.unique(widths):
-            nodes = np.flatnonzero(widths == width)[:, None]
-            there = np.arange(width) < counts[nodes]
-            entries = np.where(there, starts[nodes] + np.arange(width), -1)
+            nodes = np.flatnonzero(widths == width)
+            slots = np.arange(width)[:, None]
+            entries = np.where(slots < counts[nodes], starts[nodes] + slots, -1)
             weights = jnp.asarray(np.append(self.weights.array, 0)[entries], x.dtype)
-            neighbours = np.where(there, np.append(self.columns.array, 0)[entries], nodes)
-            sums.append(jnp.sum(weights[..., None] * x[..., neighbours, :], axis=-2))
+            neighbours = np.where(entries < 0, nodes, np.append(self.columns.array, 0)[entries])
+
+            def add(total: jax.Array, slot: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+                weight, neighbour = slot
+                rows = x.at[..., neighbour, :].get(mode="promise_in_bounds")
+                return total + weight[:, None] * rows, None
+
+            start = jnp.zeros((*x.shape[:-2], len(nodes), x.shape[-1]), x.dtype)
+            table = weights, jnp.asarray(neighbours)
+            sums.append(jax.lax.scan(add, start, table, unroll=min(int(width), _UNROLLED))[0])
+        if len(sums) == 1:
+            return sums[0]
         return jnp.concatenate(sums, axis=-2)[..., np.argsort(order), :] if sums else x
 
     def dense(self) -> np.ndarray:

@@ -11,6 +11,8 @@ from jax.typing import ArrayLike
 
 from learned_opt.masks.base import Mask
 
+_CACHED = 2**17  # entries of a block of columns
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
@@ -67,15 +69,29 @@ class BlockToeplitz(Mask):
         return values.at[: self.grid[0] - 1].set(0) if self.causal else values
 
     def _multiply(self, x: jax.Array) -> jax.Array:
-        axes = tuple(range(-len(self.grid), 0))
         columns = jnp.swapaxes(x, -1, -2)  # FFTs run along last axes; turned before they are padded
-        blocks = columns.reshape(*columns.shape[:-1], *self.grid)
-        lengths = tuple(_fast_length(2 * n - 1) for n in self.grid)
-        spectrum = jnp.fft.rfftn(self._allowed().astype(x.dtype), lengths, axes)
-        product = jnp.fft.irfftn(spectrum * jnp.fft.rfftn(blocks, lengths, axes), lengths, axes)
-        # What wraps around falls into the first n - 1 entries of each axis.
-        kept = tuple(slice(n - 1, 2 * n - 1) for n in self.grid)
-        return jnp.swapaxes(product[(..., *kept)].reshape(columns.shape), -1, -2)
+        grids = columns.reshape(-1, *self.grid)
+        spectrum = self._spectrum(self._allowed().astype(x.dtype))
+        # A few columns at a time on a CPU, so that what they are padded to stays in its cache.
+        block = max(4, _CACHED // self.size) if jax.default_backend() == "cpu" else len(grids)
+        products = jax.lax.map(
+            lambda grid: self._corner(self._spectrum(grid) * spectrum), grids, batch_size=block
+        )
+        return jnp.swapaxes(products.reshape(columns.shape), -1, -2)
+
+    def _spectrum(self, grid: jax.Array) -> jax.Array:
+        """The real FFT of an array with the axes of the grid, each padded only when its turn comes."""
+        for axis, n in reversed(list(enumerate(self.grid))):
+            transform = jnp.fft.rfft if axis == len(self.grid) - 1 else jnp.fft.fft
+            grid = jnp.moveaxis(transform(grid, _fast_length(2 * n - 1)), -1, 0)
+        return grid
+
+    def _corner(self, spectrum: jax.Array) -> jax.Array:
+        """Its inverse, each axis cut as soon as it can be: what wraps around falls before entry n - 1."""
+        for axis, n in enumerate(self.grid):
+            inverse = jnp.fft.irfft if axis == len(self.grid) - 1 else jnp.fft.ifft
+            spectrum = inverse(jnp.moveaxis(spectrum, 0, -1), _fast_length(2 * n - 1))[..., n - 1 : 2 * n - 1]
+        return spectrum
 
 
 @jax.tree_util.register_dataclass

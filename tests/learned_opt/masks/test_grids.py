@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from learned_opt.masks import BlockToeplitz, Diffusion, Exponential, Graph, Kronecker, Toeplitz
+from learned_opt.masks import BlockToeplitz, Diffusion, Exponential, Graph, Kronecker, Toeplitz, toeplitz
 
 from .common import make, rows, values
 
@@ -45,6 +45,23 @@ def test_block_toeplitz_against_a_double_loop(causal):
         if not causal or a[0] >= b[0]:
             expected[i, j] = table[a[0] - b[0] + 2, a[1] - b[1] + 3]
     np.testing.assert_array_equal(BlockToeplitz(table, causal).dense(), expected)
+
+
+@pytest.mark.parametrize("shape", [(15,), (3, 5), (5, 1, 3)])
+def test_blocks_of_columns(shape, monkeypatch):
+    """Eleven columns in blocks of 4, the last one cut, are those that are multiplied all at once."""
+    monkeypatch.setattr(toeplitz, "_CACHED", 1)
+    mask = BlockToeplitz(values(np.random.default_rng(0), *shape))
+    x = rows(mask, columns=11)
+
+    def loss(product, values, x):
+        return jnp.sum(jnp.sin(product(BlockToeplitz(values), x)))
+
+    found, expected = (
+        jax.value_and_grad(loss, argnums=(1, 2))(product, mask.values, x)
+        for product in (BlockToeplitz.apply, lambda mask, x: mask.dense() @ x)
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12), found, expected)
 
 
 def test_kronecker_is_the_product_of_numpy():
