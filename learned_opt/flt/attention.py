@@ -11,7 +11,7 @@ from learned_opt.flt.draws import Draws, draw, featurize
 from learned_opt.flt.inputs import Inputs
 from learned_opt.flt.kernels import Kernel, Softmax
 from learned_opt.flt.spectrum import Spectrum
-from learned_opt.flt.sums import bidirectional_sums, causal_sums, dense_sums, divide, exact_sums
+from learned_opt.flt.sums import State, bidirectional_sums, causal_sums, dense_sums, divide, exact_sums
 
 
 def fourier_attention(
@@ -112,10 +112,11 @@ def _sums(
     if isinstance(kernel, Softmax):
         return exact_sums(inputs, spectrum, draws.frequencies if draws else None, causal)
     draws = draws or draw(jax.random.key(0), spectrum, kernel, head_size=inputs.q.shape[-1])
-    queries, keys = featurize(inputs, spectrum, kernel, draws)
+    features = functools.partial(featurize, spectrum=spectrum, kernel=kernel, draws=draws)
     if dense:
-        return dense_sums(queries, keys, inputs.v, causal)
-    return (causal_sums if causal else bidirectional_sums)(queries, keys, inputs.v)
+        return dense_sums(*features(inputs), inputs.v, causal)
+    state = State.empty(inputs.v.shape[:-2], kernel.features, inputs.v.shape[-1], inputs.v.dtype)
+    return (causal_sums if causal else bidirectional_sums)(features, inputs, state)
 
 
 def _report(normalizer: jax.Array, keep: jax.Array, causal: bool) -> None:

@@ -5,7 +5,8 @@ nothing overflows, and what a query sees does not depend on later keys. The scal
 normalises, so no gradient goes through it.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +15,13 @@ from jax.typing import DTypeLike
 from learned_opt.flt.encoding import encode
 from learned_opt.flt.inputs import Inputs
 from learned_opt.flt.kernels import Features
+from learned_opt.flt.sections import over_tokens
 from learned_opt.flt.spectrum import Frequencies, Spectrum
 
+Featurize = Callable[[Inputs], tuple[Features, Features]]  # of queries and of keys
+
+# Tokens whose features are there at once: few enough for the cache of a CPU; a GPU takes more.
+SECTION = 4096
 # Tokens at a time in the causal form: about as many as features, so that both of its products cost the same.
 CHUNK = 128
 
@@ -49,60 +55,70 @@ class State(NamedTuple):
         return State(kept + jnp.swapaxes(weights, -1, -2) @ _with_ones(values), largest)
 
 
-def bidirectional_sums(queries: Features, keys: Features, values: jax.Array) -> jax.Array:
-    """Sums over all keys: [..., L, m], [..., S, m] and [..., S, d_v] to [..., L, d_v + 1].
+def bidirectional_sums(featurize: Featurize, inputs: Inputs, state: State) -> jax.Array:
+    """Sums over all keys, [..., L, d_v + 1]; features are there for a section of tokens at a time.
 
     Example:
       >>> import jax.numpy as jnp
-      >>> tokens = Features(jnp.ones((3, 2)), jnp.zeros(3))
-      >>> bidirectional_sums(tokens, tokens, jnp.array([[3.0], [4.0], [5.0]])).tolist()
+      >>> from learned_opt.flt import ShiftInvariant
+      >>> zeros, v = jnp.zeros((3, 1)), jnp.array([[3.0], [4.0], [5.0]])
+      >>> inputs = Inputs.of(zeros, zeros, v, zeros, ShiftInvariant(jnp.array(1.0), jnp.array([1.0])))
+      >>> ones = Features(jnp.ones((3, 2)), jnp.zeros(3))
+      >>> bidirectional_sums(lambda _: (ones, ones), inputs, State.empty((), 2, 1, v.dtype)).tolist()
       [[24.0, 6.0], [24.0, 6.0], [24.0, 6.0]]
     """
-    leading, features = values.shape[:-2], keys.values.shape[-1]
-    state = State.empty(leading, features, values.shape[-1], values.dtype)
-    return queries.values @ state.absorb(keys, values).sums
+
+    def absorb(state: State, keys: Inputs) -> tuple[State, None]:
+        return state.absorb(featurize(keys)[1], keys.v), None
+
+    def read(state: State, queries: Inputs) -> tuple[State, jax.Array]:
+        return state, featurize(queries)[0].values @ state.sums
+
+    everything = jnp.ones(inputs.q.shape[:-1], bool)
+    keys = inputs._replace(q=inputs.k, query_positions=inputs.key_positions)
+    queries = inputs._replace(k=inputs.q, v=inputs.q, key_positions=inputs.query_positions, keep=everything)
+    return _over_sections(read, _over_sections(absorb, state, keys)[0], queries)[1]
 
 
-def causal_sums(queries: Features, keys: Features, values: jax.Array) -> jax.Array:
-    """Sums over keys j <= i, in chunks: a state for what is before, a triangle within.
+def causal_sums(featurize: Featurize, inputs: Inputs, state: State) -> jax.Array:
+    """Sums over keys j <= i, likewise, in chunks: a state for what is before, a triangle within.
 
     Example:
       >>> import jax.numpy as jnp
-      >>> tokens = Features(jnp.ones((3, 2)), jnp.zeros(3))
-      >>> causal_sums(tokens, tokens, jnp.array([[3.0], [4.0], [5.0]])).tolist()
+      >>> from learned_opt.flt import ShiftInvariant
+      >>> zeros, v = jnp.zeros((3, 1)), jnp.array([[3.0], [4.0], [5.0]])
+      >>> inputs = Inputs.of(zeros, zeros, v, zeros, ShiftInvariant(jnp.array(1.0), jnp.array([1.0])))
+      >>> ones = Features(jnp.ones((3, 2)), jnp.zeros(3))
+      >>> causal_sums(lambda _: (ones, ones), inputs, State.empty((), 2, 1, v.dtype)).tolist()
       [[6.0, 2.0], [14.0, 4.0], [24.0, 6.0]]
     """
-    length = values.shape[-2]
-    size = min(CHUNK, max(length, 1))
-    number = -(-length // size)
 
-    def chunked(x: jax.Array, axis: int, fill: float) -> jax.Array:
-        pad = [(0, 0)] * x.ndim
-        pad[axis] = (0, number * size - length)
-        x = jnp.pad(x, pad, constant_values=fill)
-        axis %= x.ndim
-        return jnp.moveaxis(x.reshape(*x.shape[:axis], number, size, *x.shape[axis + 1 :]), axis, 0)
+    def section(state: State, tokens: Inputs) -> tuple[State, jax.Array]:
+        queries, keys = featurize(tokens)
+        there = jnp.ones_like(keys.log_scale, bool)  # False where the last chunk is filled
+        arrays = queries.values, keys.values, keys.log_scale[..., None], tokens.v, there[..., None]
+        return over_tokens(chunk, state, arrays, CHUNK)
 
-    def step(state: State, chunk: tuple[jax.Array, ...]) -> tuple[State, jax.Array]:
-        queries, features, log_scale, values = chunk
-        keys = Features(features, log_scale)
-        within = jax.lax.cummax(jax.lax.stop_gradient(log_scale), axis=log_scale.ndim - 1)
+    def chunk(state: State, arrays: tuple[jax.Array, ...]) -> tuple[State, jax.Array]:
+        queries, features, log_scale, values, there = arrays
+        keys = Features(features, jnp.where(there, log_scale, -jnp.inf)[..., 0])
+        within = jax.lax.cummax(jax.lax.stop_gradient(keys.log_scale), axis=keys.log_scale.ndim - 1)
         largest = jnp.maximum(within, state.largest[..., None])
         before = _relative(state.largest[..., None], largest)[..., None] * (queries @ state.sums)
         sums = before + _weights(queries, keys, largest, causal=True) @ _with_ones(values)
         return state.absorb(keys, values), sums
 
-    state = State.empty(values.shape[:-2], keys.values.shape[-1], values.shape[-1], values.dtype)
-    chunks = (
-        chunked(queries.values, -2, 0.0),
-        chunked(keys.values, -2, 0.0),
-        chunked(keys.log_scale, -1, -jnp.inf),
-        chunked(values, -2, 0.0),
-    )
-    # Weights within a chunk are made again for the gradient: kept, they would be L x chunk.
-    _, sums = jax.lax.scan(jax.checkpoint(step), state, chunks)
-    sums = jnp.moveaxis(sums, 0, -3)
-    return sums.reshape(*sums.shape[:-3], number * size, sums.shape[-1])[..., :length, :]
+    return _over_sections(section, state, inputs)[1]
+
+
+def _over_sections(
+    step: Callable[[State, Inputs], tuple[State, Any]], state: State, inputs: Inputs
+) -> tuple[State, Any]:
+    def flat(state: State, tokens: Inputs) -> tuple[State, Any]:
+        return step(state, tokens._replace(keep=tokens.keep[..., 0]))
+
+    size = SECTION if jax.default_backend() == "cpu" else 8 * SECTION
+    return over_tokens(flat, state, inputs._replace(keep=inputs.keep[..., None]), size)
 
 
 def dense_sums(queries: Features, keys: Features, values: jax.Array, causal: bool) -> jax.Array:

@@ -4,7 +4,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from learned_opt.flt import GaussianMixture, LocalWindow, LorentzianMixture, ShiftInvariant
+from learned_opt.flt import (
+    Draws,
+    Frequencies,
+    GaussianMixture,
+    LocalWindow,
+    LorentzianMixture,
+    ShiftInvariant,
+)
+
+SPECTRUM = "gaussian mixture"
 
 
 def spectra(dimension: int) -> dict:
@@ -35,3 +44,13 @@ def tokens(length: int, size: int = 3, values: int = 2, lead: tuple = (), dimens
     shapes = [(*lead, length, size)] * 2 + [(*lead, length, values)]
     q, k, v = (jnp.asarray(generator.normal(size=shape)) for shape in shapes)
     return q, k, v, jnp.asarray(generator.uniform(-2, 2, size=(length, dimension)))
+
+
+def setting(kernel, dimension: int = 1, head_size: int = 3):
+    """A spectrum and draws, without the time that it takes to compile those of `draw`."""
+    spectrum, size = spectra(dimension)[SPECTRUM], head_size + 12
+    generator = np.random.default_rng(5)
+    xi = jnp.asarray(generator.normal(size=(6, dimension)))
+    density = jnp.asarray(np.exp(-np.sum(xi**2, axis=1) / 2) / (2 * np.pi) ** (dimension / 2))
+    projection = jnp.asarray(generator.normal(size=(kernel.rows, size)))
+    return spectrum, Draws(Frequencies(xi, density), projection)

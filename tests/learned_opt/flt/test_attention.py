@@ -25,10 +25,9 @@ from learned_opt.flt import (
     sums,
 )
 
-from .common import spectra, tokens
+from .common import SPECTRUM, setting, spectra, tokens
 
 KERNELS = [FavorPlus(16), Relu(12), Elu(10)]
-SPECTRUM = "gaussian mixture"
 attention = jax.jit(fourier_attention, static_argnames=("kernel", "causal", "dense"))
 
 # Every kernel goes through the same sums; `make test-all` tests all of them.
@@ -43,16 +42,6 @@ def _short_chunks():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sums, "CHUNK", 4)
         yield
-
-
-def setting(kernel, dimension: int = 1, head_size: int = 3):
-    """A spectrum and draws, without the time that it takes to compile those of `draw`."""
-    spectrum, size = spectra(dimension)[SPECTRUM], head_size + 12
-    generator = np.random.default_rng(5)
-    xi = jnp.asarray(generator.normal(size=(6, dimension)))
-    density = jnp.asarray(np.exp(-np.sum(xi**2, axis=1) / 2) / (2 * np.pi) ** (dimension / 2))
-    projection = jnp.asarray(generator.normal(size=(kernel.rows, size)))
-    return spectrum, Draws(Frequencies(xi, density), projection)
 
 
 def streamed(q, k, v, positions, spectrum, kernel, draws):
