@@ -35,8 +35,8 @@ def fourier_attention(
 
     (arXiv 2302.01925). f is the mask of the spectrum, and no L x L array is made: A is
     estimated by `Phi(q^) Phi(k^)^T` with `q^ = [d^-1/4 q, N1]`, `k^ = [d^-1/4 k, N2]` and the encodings of
-    `encode`. It costs O(L m (d + R + d_v)) time and O(L m) memory for m features and R frequencies, with
-    gradients too.
+    `encode`. It costs O(L m (d + R + d_v)) time for m features and R frequencies. Features are there for a
+    section of tokens at a time, with gradients too.
 
     The estimate of A is unbiased given the frequencies, and the estimate of f is unbiased; the ratio is not,
     nor is the exponential of an estimated f.
