@@ -7,8 +7,21 @@ import optax
 import pytest
 from jax import lax, random
 
-from tasks import config, losses
-from tasks.models import GRU, LSTM, adapters, convnet, factors, language_recurrent, language_transformer, mlp
+from tasks import batches, config, losses
+from tasks.models import (
+    GRU,
+    LSTM,
+    adapters,
+    convnet,
+    factors,
+    language_recurrent,
+    language_transformer,
+    mixture,
+    mlp,
+    residual_mlp,
+    text_classifier,
+    variational,
+)
 from tasks.models.conv import convolve
 from tasks.models.layers import activate, group_normalise, lookup, norm
 from tasks.models.transformer import _patches
@@ -110,6 +123,77 @@ def test_deep_networks_keep_the_size_of_the_signal(activation):
 def test_conv_kernels_keep_their_shape():
     params = convnet((8, 8), (4,), 10, window=3, stride=1, groups=4).init(random.key(0), plain())
     assert params["stages"][0]["kernel"].shape == (3, 3, 1, 4)
+
+
+def test_convnets_read_colours_as_channels():
+    model, settings = convnet((8, 8), (4,), 5, window=3, stride=1, groups=4, colours=3), plain()
+    params = model.init(random.key(0), settings)
+    assert params["stages"][0]["kernel"].shape == (3, 3, 3, 4)
+    image = random.normal(random.key(1), (2, 8, 8, 3))
+    logits = model.apply(params, image.reshape(2, -1), settings)
+    swapped = jax.tree.map(lambda x: x, params)
+    swapped["stages"][0]["kernel"] = params["stages"][0]["kernel"][:, :, ::-1]
+    turned = model.apply(swapped, image[..., ::-1].reshape(2, -1), settings)
+    np.testing.assert_allclose(logits, turned, rtol=1e-5, atol=1e-5)
+
+
+def test_a_row_goes_to_the_expert_that_its_router_prefers():
+    model, settings = mixture(4, 6, 3, 2), plain()
+    params = model.init(random.key(0), settings)
+    params["router"]["kernel"] = jnp.zeros((4, 3)).at[0, 1].set(5.0)
+    x = jnp.abs(random.normal(random.key(1), (7, 4)))  # the first feature is positive: expert 1
+    grads = jax.grad(lambda p: model.apply(p, x, settings).sum())(params)
+    sizes = [float(sum(jnp.abs(leaf).sum() for leaf in jax.tree.leaves(g))) for g in grads["experts"]]
+    assert sizes[0] == sizes[2] == 0 < sizes[1]
+    expert = params["experts"][1]
+    hidden = jax.nn.relu(x @ expert["up"]["kernel"])
+    share = jax.nn.softmax(x @ params["router"]["kernel"])[:, 1:2]
+    expected = 3 * share * (hidden @ expert["down"]["kernel"])
+    np.testing.assert_allclose(model.apply(params, x, settings), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_residual_blocks_do_not_see_the_size_of_their_input():
+    model, settings = residual_mlp(5, 8, 3, 2), plain()
+    params = model.init(random.key(0), settings)
+    x = random.normal(random.key(1), (4, 5))
+    for block in params["blocks"]:
+        block["down"]["kernel"] *= 0
+    small, large = (model.apply(params, size * x, settings) for size in (10.0, 1000.0))
+    np.testing.assert_allclose(small, large, rtol=1e-3)
+
+
+def test_divergence_of_a_code_is_that_of_two_normals():
+    model, settings = variational(3, 4, 1), plain()
+    params = model.init(random.key(0), settings)
+    params["code"] = {"kernel": jnp.zeros((4, 2)), "bias": jnp.array([0.7, -0.4])}
+    _, divergence = model.apply(params, (jnp.ones((1, 3)), jnp.zeros((1, 1))), settings)
+    z = np.linspace(-12, 12, 20_001)
+    code, prior = (np.exp(-0.5 * ((z - m) / s) ** 2) / s for m, s in ((0.7, np.exp(-0.4)), (0.0, 1.0)))
+    log_ratio = np.log(code + 1e-300) - np.log(prior)
+    expected = np.sum(code * log_ratio) * (z[1] - z[0]) / np.sqrt(2 * np.pi)
+    np.testing.assert_allclose(divergence, [expected], rtol=1e-5)
+
+
+def test_text_classifiers_read_every_byte():
+    model, settings = text_classifier(GRU, 8, 4), plain()
+    params = model.init(random.key(0), settings)
+    text = random.randint(random.key(1), (1, 12), 1, 128)
+    logits = model.apply(params, text.astype(jnp.float32), settings)
+    for place in (0, 5, 11):
+        other = model.apply(params, text.at[0, place].set(0).astype(jnp.float32), settings)
+        assert logits.shape == (1, 4)
+        assert float(jnp.abs(logits - other).max()) > 1e-6
+
+
+def test_a_teacher_gives_a_row_one_class_and_uses_them_all():
+    settings = plain(label_noise=0.0)
+    part = {"x": random.normal(random.key(0), (50, 6)), "mean": 0.0, "std": 1.0, "noisy": 1.0}
+    drawn = batches.taught(2000, 4, {})(random.key(1), part, settings)
+    rows = {tuple(x): set() for x in np.asarray(part["x"]).tolist()}
+    for x, y in zip(np.asarray(drawn["x"]).tolist(), np.asarray(drawn["y"]).tolist(), strict=True):
+        rows[tuple(x)].add(y)
+    assert all(len(classes) == 1 for classes in rows.values())
+    assert set.union(*rows.values()) == {0, 1, 2, 3}
 
 
 def test_losses_agree_with_optax():
