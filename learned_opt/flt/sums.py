@@ -174,7 +174,9 @@ def divide(sums: jax.Array) -> jax.Array:
     """
     normalizer = sums[..., -1:]
     empty = normalizer <= 0
-    return jnp.where(empty, 0, sums[..., :-1] / jnp.where(empty, 1, normalizer))
+    # Twice: the derivative of a quotient squares the divisor, and the square of a small normaliser is 0.
+    sums = sums / jax.lax.stop_gradient(jnp.where(empty, 1, normalizer))
+    return jnp.where(empty, 0, sums[..., :-1] / jnp.where(empty, 1, sums[..., -1:]))
 
 
 def _weights(queries: jax.Array, keys: Features, largest: jax.Array, causal: bool) -> jax.Array:
