@@ -1,4 +1,4 @@
-"""What the experiments of this folder share: training under vmap over seeds, paired intervals, tables, a picture."""
+"""What the experiments share: training under vmap over seeds, paired intervals, tables and a picture."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -89,7 +89,10 @@ def train(
       Parameters with a leading axis of seeds.
     """
     schedule = optax.warmup_cosine_decay_schedule(0.0, rate, steps // 10, steps)
-    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, weight_decay=decay))
+    # One vector of all parameters: a program of many small updates takes long to compile.
+    optimizer = optax.chain(
+        optax.clip_by_global_norm(1.0), optax.flatten(optax.adamw(schedule, weight_decay=decay))
+    )
 
     def one(key: jax.Array, *own: Any) -> Params:
         first, rest = jax.random.split(key)
