@@ -119,10 +119,22 @@ def degrees_only(graphs: Graphs, test: np.ndarray) -> np.ndarray:
     return np.array(scores)
 
 
+def fit(options: Options, labels: jax.Array, test: np.ndarray, own: hk.Transformed) -> np.ndarray:
+    """Trains; tells which graphs a seed has right, [seeds, graphs]."""
+
+    def loss(params: Any, key: jax.Array, held: jax.Array) -> jax.Array:
+        losses = optax.sigmoid_binary_cross_entropy(own.apply(params), labels)
+        return jnp.sum(losses * ~held) / jnp.sum(~held)
+
+    held = jnp.asarray(test)
+    params = train(own.init, loss, options.seeds, held, steps=options.steps, rate=options.rate)
+    return np.asarray((jax.jit(jax.vmap(own.apply))(params) > 0) == labels)
+
+
 def main(options: Options) -> dict[str, np.ndarray]:
     """Prints the tables; returns accuracies [seeds] in % by variant."""
     graphs, began = load(options.graphs), time.perf_counter()
-    labels, test = jnp.asarray(graphs.labels), held_out(options.seeds, len(graphs.labels), 0.25)
+    test = held_out(options.seeds, len(graphs.labels), 0.25)
     everything = whole(graphs.owner)
     variants: dict[str, Callable[[jax.Array], list[Mask] | Mask]] = {
         WITHOUT: lambda decays: everything,
@@ -132,22 +144,13 @@ def main(options: Options) -> dict[str, np.ndarray]:
     }
     scores = {"random forest on degrees": degrees_only(graphs, test)}
     for name, masks in variants.items():
-        own = network(options, graphs, masks)
-
-        def loss(params: Any, key: jax.Array, held: jax.Array, own: hk.Transformed = own) -> jax.Array:
-            losses = optax.sigmoid_binary_cross_entropy(own.apply(params), labels)
-            return jnp.sum(losses * ~held) / jnp.sum(~held)
-
-        params = train(
-            own.init, loss, options.seeds, jnp.asarray(test), steps=options.steps, rate=options.rate
-        )
-        right = np.asarray((jax.jit(jax.vmap(own.apply))(params) > 0) == labels)
+        right = fit(options, jnp.asarray(graphs.labels), test, network(options, graphs, masks))
         scores[name] = 100 * np.mean(right, axis=1, where=test)
-        fit = np.mean(right, where=~test)
-        print(f"{name}: {fit:.1%} right on what it was trained on, {time.perf_counter() - began:.0f} s")
+        known = np.mean(right, where=~test)
+        print(f"{name}: {known:.1%} right on what it was trained on, {time.perf_counter() - began:.0f} s")
     share = graphs.labels.mean()
     majority = 100 * max(share, 1 - share)
-    print(f"\n{share:.1%} of {len(labels)} graphs have the cycle: majority class {majority:.1f}%")
+    print(f"\n{share:.1%} of {len(graphs.labels)} graphs have the cycle: majority class {majority:.1f}%")
     print(f"accuracy on {test[0].sum()} held-out graphs, {options.seeds} seeds\n")
     pairs = [(WALKS, WITHOUT), (WALKS, "random forest on degrees"), (WITHOUT, "random forest on degrees")]
     print(compare(scores, pairs, measure="accuracy, %", decimals=1, higher_is_better=True))

@@ -102,6 +102,19 @@ def network(options: Options, kernel: Kernel | Softmax, encoded: bool) -> Any:
     return hk.without_apply_rng(hk.transform(forward))
 
 
+def fit(options: Options, inputs: Any, target: np.ndarray, test: np.ndarray, own: hk.Transformed) -> Any:
+    """Trains on squared errors; gives parameters of all seeds."""
+
+    def init(key: jax.Array) -> Any:
+        return own.init(key, *inputs)
+
+    def loss(params: Any, key: jax.Array, y: jax.Array, held: jax.Array) -> jax.Array:
+        return jnp.sum((own.apply(params, *inputs) - y) ** 2 * ~held) / jnp.sum(~held)
+
+    data = jnp.asarray(target), jnp.asarray(test)
+    return train(init, loss, options.seeds, *data, steps=options.steps, rate=options.rate)
+
+
 def main(options: Options) -> dict[str, np.ndarray]:
     """Prints the tables; returns errors [seeds] by variant."""
     molecules, began = load(), time.perf_counter()
@@ -118,21 +131,7 @@ def main(options: Options) -> dict[str, np.ndarray]:
     errors, changes = {}, {}
     shift = jax.random.uniform(jax.random.key(0), (len(test[0]), 1, 3), minval=-5, maxval=5)
     for name, own in variants.items():
-
-        def loss(
-            params: Any, key: jax.Array, y: jax.Array, held: jax.Array, own: hk.Transformed = own
-        ) -> jax.Array:
-            return jnp.sum((own.apply(params, *inputs) - y) ** 2 * ~held) / jnp.sum(~held)
-
-        params = train(
-            lambda key, own=own: own.init(key, *inputs),
-            loss,
-            options.seeds,
-            jnp.asarray(target / scale),
-            jnp.asarray(test),
-            steps=options.steps,
-            rate=options.rate,
-        )
+        params = fit(options, inputs, target / scale, test, own)
         predict = jax.jit(jax.vmap(own.apply, in_axes=(0, None, None, None)))
         found = scale * np.asarray(predict(params, *inputs))
         miss = np.abs(found - target)

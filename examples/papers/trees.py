@@ -139,55 +139,50 @@ def network(options: Options, name: str, trees: Trees) -> Any:
     return hk.without_apply_rng(hk.transform(forward))
 
 
-def main(options: Options) -> dict[str, np.ndarray]:
-    """Prints the tables; returns accuracies [seeds] in % by variant."""
-    trees, began = load(options.trees, options.nodes), time.perf_counter()
-    types, test = trees.types, held_out(options.seeds, options.trees, 0.25)
-    held, scores = jnp.asarray(test), {}
+def fit(options: Options, trees: Trees, test: np.ndarray, own: hk.Transformed) -> tuple[np.ndarray, Any]:
+    """Trains; gives accuracies [seeds] in % on trees that were held out, and parameters."""
+    types, held = trees.types, jnp.asarray(test)
 
     def hide(key: jax.Array) -> tuple[jax.Array, jax.Array]:
         hidden = jax.random.bernoulli(key, 0.15, types.shape)
         return jnp.where(hidden, len(trees.names), types), hidden
 
-    for name in (WITHOUT, SEQUENCE, TOEPLITZ, TREE):
-        own = network(options, name, trees)
+    def loss(params: Any, key: jax.Array, held: jax.Array) -> jax.Array:
+        seen, hidden = hide(key)
+        losses = optax.softmax_cross_entropy_with_integer_labels(own.apply(params, seen), types)
+        counted = hidden & ~held[:, None]
+        return jnp.sum(losses * counted) / jnp.sum(counted)
 
-        def loss(params: Any, key: jax.Array, held: jax.Array, own: hk.Transformed = own) -> jax.Array:
+    def accuracy(params: Any, key: jax.Array, held: jax.Array) -> jax.Array:
+        def once(key: jax.Array) -> tuple[jax.Array, jax.Array]:
             seen, hidden = hide(key)
-            losses = optax.softmax_cross_entropy_with_integer_labels(own.apply(params, seen), types)
-            counted = hidden & ~held[:, None]
-            return jnp.sum(losses * counted) / jnp.sum(counted)
+            counted = hidden & held[:, None]
+            return jnp.sum(counted & (own.apply(params, seen).argmax(-1) == types)), jnp.sum(counted)
 
-        def accuracy(params: Any, key: jax.Array, held: jax.Array, own: hk.Transformed = own) -> jax.Array:
-            def once(key: jax.Array) -> tuple[jax.Array, jax.Array]:
-                seen, hidden = hide(key)
-                counted = hidden & held[:, None]
-                right = own.apply(params, seen).argmax(-1) == types
-                return jnp.sum(right & counted), jnp.sum(counted)
+        right, counted = jax.lax.map(once, jax.random.split(key, 8))
+        return 100 * jnp.sum(right) / jnp.sum(counted)
 
-            right, counted = jax.lax.map(once, jax.random.split(key, 8))
-            return 100 * jnp.sum(right) / jnp.sum(counted)
+    def init(key: jax.Array) -> Any:
+        return own.init(key, types)
 
-        params = train(
-            lambda key, own=own: own.init(key, types),
-            loss,
-            options.seeds,
-            held,
-            steps=options.steps,
-            rate=options.rate,
-        )
-        keys = jax.vmap(jax.random.key)(1000 + jnp.arange(options.seeds))
-        scores[name] = np.asarray(jax.jit(jax.vmap(accuracy))(params, keys, held))
-        names = [key for key in params.get("~", {}) if key.startswith("log_rates")]
-        rates = np.round([np.exp(params["~"][key]).mean(0) for key in names], 2).tolist()
+    params = train(init, loss, options.seeds, held, steps=options.steps, rate=options.rate)
+    keys = jax.vmap(jax.random.key)(1000 + jnp.arange(options.seeds))
+    return np.asarray(jax.jit(jax.vmap(accuracy))(params, keys, held)), params
+
+
+def main(options: Options) -> dict[str, np.ndarray]:
+    """Prints the tables; returns accuracies [seeds] in % by variant."""
+    trees, began, scores = load(options.trees, options.nodes), time.perf_counter(), {}
+    test = held_out(options.seeds, options.trees, 0.25)
+    for name in (WITHOUT, SEQUENCE, TOEPLITZ, TREE):
+        scores[name], params = fit(options, trees, test, network(options, name, trees))
+        leaves = [leaf for key, leaf in params.get("~", {}).items() if key.startswith("log_rates")]
+        rates = np.round([np.exp(leaf).mean(0) for leaf in leaves], 2).tolist()
         print(f"{name}: {time.perf_counter() - began:.0f} s; rates of layers and heads {rates}", flush=True)
 
-    counts = np.bincount(np.asarray(types).ravel())
-    majority = 100 * counts.max() / counts.sum()
-    common = trees.names[int(counts.argmax())]
-    print(
-        f"\n{len(trees.names)} types, the most common is {common}: {majority:.1f}% of {counts.sum():,} nodes"
-    )
+    counts = np.bincount(np.asarray(trees.types).ravel())
+    majority, common = 100 * counts.max() / counts.sum(), trees.names[int(counts.argmax())]
+    print(f"\n{len(trees.names)} types; {common} are {majority:.1f}% of {counts.sum():,} nodes")
     print(f"accuracy on hidden nodes of {test[0].sum()} held-out trees, {options.seeds} seeds\n")
     pairs = [(TREE, WITHOUT), (TREE, SEQUENCE), (TREE, TOEPLITZ), (TOEPLITZ, SEQUENCE), (SEQUENCE, WITHOUT)]
     print(compare(scores, pairs, measure="accuracy, %", decimals=1, higher_is_better=True))
