@@ -43,13 +43,13 @@ class Options:
 
     seeds: int = 4
     """Each with a split, a start and masked nodes of its own."""
-    steps: int = 150
+    steps: int = 120
     """Updates, each on all trees of the training set."""
     rate: float = 1e-2
     """Peak learning rate."""
-    trees: int = 120
+    trees: int = 96
     """How many, of different modules."""
-    nodes: int = 48
+    nodes: int = 32
     """Of a tree."""
     width: int = 16
     """Of the network."""
@@ -177,7 +177,7 @@ def main(options: Options) -> dict[str, np.ndarray]:
     for name in (WITHOUT, SEQUENCE, TOEPLITZ, TREE):
         scores[name], params = fit(options, trees, test, network(options, name, trees))
         leaves = [leaf for key, leaf in params.get("~", {}).items() if key.startswith("log_rates")]
-        rates = np.round([np.exp(leaf).mean(0) for leaf in leaves], 2).tolist()
+        rates = np.round([np.exp(np.asarray(leaf, float)).mean(0) for leaf in leaves], 2).tolist()
         print(f"{name}: {time.perf_counter() - began:.0f} s; rates of layers and heads {rates}", flush=True)
 
     counts = np.bincount(np.asarray(trees.types).ravel())

@@ -1,4 +1,4 @@
-"""The small experiments of the two papers: their data are what they say, their mains run, intervals are right."""
+"""The experiments of the two papers: data are what they say, mains run, intervals are right."""
 
 import importlib
 from pathlib import Path
