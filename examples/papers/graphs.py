@@ -6,7 +6,7 @@ The paper (MASK: 'From block-Toeplitz matrices to differential equations on grap
 theory for scalable masked Transformers', arXiv 2107.07999) masks linear attention over the nodes of a
 graph with its random-walk graph-node kernel (GKAT). Here the graphs are those of networkx's atlas, no two
 of which are the same. The label is whether four nodes can be chosen among which the edges are one cycle of
-four: both networks see the degree of each node, which does not tell. Compared are a mask with a learned
+four: both networks see the degree of each node, which does not settle it. Compared are a mask with a learned
 decay for each head and the same network without a mask.
 
 All graphs are one disconnected graph, whose parts do not see each other: one program for all of them.
