@@ -1,14 +1,15 @@
 """A byte-level language model whose causal attention has one of several relative positional encodings.
 
-    python examples/papers/language_model.py                                # tiny, on a CPU
-    python examples/papers/language_model.py --form gpu --out lm.json       # one GPU; rerun to finish what is left
-    python examples/papers/pictures.py lm.json lm.png                       # what was learned, over training
+    python examples/papers/language_model.py                               # tiny, on a CPU
+    python examples/papers/language_model.py --form gpu --out lm.json      # rerun it to finish what is left
+    python examples/papers/pictures.py lm.json lm.png                      # what was learned, over training
 
-No RPE, a learned value for each log-spaced distance as a Toeplitz mask, and learned spectra: a mixture of Gaussians
-and a local window (FLT, 'Learning a Fourier Transform for Linear Relative Positional Encodings in Transformers',
-arXiv 2302.01925; masks: 'From block-Toeplitz matrices to differential equations on graphs', arXiv 2107.07999). The
-GPU form adds exact softmax, where features have no noise. All have learned absolute positions, and the same weights
-and batches for a seed; differences are paired by seed.
+No RPE, a learned value for each log-spaced distance as a Toeplitz mask, and learned spectra: a mixture of
+Gaussians and a local window (FLT, 'Learning a Fourier Transform for Linear Relative Positional Encodings in
+Transformers', arXiv 2302.01925; masks: 'From block-Toeplitz matrices to differential equations on graphs:
+towards a general theory for scalable masked Transformers', arXiv 2107.07999). The GPU form adds exact
+softmax, where features have no noise. All have learned absolute positions, and the same weights and batches
+for a seed; differences are paired by seed.
 """
 
 import dataclasses
@@ -126,7 +127,7 @@ def attention_of(kind: str, sizes: Sizes, length: int | None = None) -> lm.Atten
 
 @dataclass
 class Experiment:
-    """One kind, all seeds under vmap. `compile` makes `train` (a tenth of the steps), `valid` and `traces`."""
+    """One kind, all seeds under vmap. `compile` makes `train` (a tenth of the steps), `valid`, `traces`."""
 
     kind: str
     sizes: Sizes
@@ -184,7 +185,7 @@ class Experiment:
         return jax.lax.map(lambda batch: self._loss(state[0], state[1], batch), batches).mean()
 
     def _trace(self, state: Any) -> dict[str, jax.Array]:
-        """f of each layer and head of seed 0 at some distances, and densities of the spectra."""
+        """Masks f of all layers and heads of seed 0 at some distances, and densities of spectra."""
         masks, draws = jax.tree.map(lambda x: x[0], (state[0]["layers"]["mask"], state[1]))
         at, cycles = distances(self.sizes.length), frequencies(self.sizes.length)
         if not masks:

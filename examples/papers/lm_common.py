@@ -95,7 +95,7 @@ class Attention:
         return dataclasses.replace(start, **leaves)
 
     def log_table(self, learned: Any) -> jax.Array:
-        """f of one head at all differences of positions, [2 n_1 - 1, ..., 2 n_l - 1]."""
+        """The mask f of one head at all differences of positions, [2 n_1 - 1, ..., 2 n_l - 1]."""
         if len(self.grid) > 1:
             return learned["values"]
         lags = jnp.abs(jnp.arange(1 - self.grid[0], self.grid[0]))
@@ -152,7 +152,7 @@ class Attention:
         return masked_attention(queries.values, keys_scaled, v, BlockToeplitz(values), lambda x: x).values
 
     def used(self, learned: Any, draws: Any, lags: jax.Array) -> jax.Array:
-        """f as one head of attention sees it, at differences [n, l] in tokens: as the frequencies estimate it."""
+        """The mask f of one head at differences [n, l] in tokens, as its frequencies estimate it."""
         if self.mask == "table":
             index = tuple(jnp.round(lags).astype(int).T + jnp.array(self.grid)[:, None] - 1)
             return self.log_table(learned)[index]
@@ -169,7 +169,7 @@ def _knots(length: int) -> jax.Array:
 
 
 def init_layers(key: jax.Array, attention: Attention, layers: int, width: int) -> tuple[Any, Any]:
-    """Parameters and draws of all layers, stacked; but for masks and draws they are those of any `attention`."""
+    """Parameters and draws of all layers, stacked; weights are the same for any kind of mask."""
     inner = attention.heads * attention.head_size
 
     def layer(key: jax.Array) -> tuple[Any, Any]:
