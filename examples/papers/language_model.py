@@ -15,6 +15,7 @@ for a seed; differences are paired by seed.
 import dataclasses
 import json
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,10 +27,11 @@ import lm_common as lm
 import numpy as np
 import optax
 import tyro
+from lm_training import Training
 
 import tasks.data
 
-BYTES, SNAPSHOTS = 128, 10
+BYTES = 128
 KINDS: dict[str, dict[str, Any]] = {
     "no RPE": {"mask": "none"},
     "table": {"mask": "table"},
@@ -110,120 +112,58 @@ class Options:
         return list(self.kinds or (list(KINDS) if self.form == "gpu" else list(KINDS)[:4]))
 
 
-def attention_of(kind: str, sizes: Sizes, length: int | None = None) -> lm.Attention:
-    settings = dict(KINDS[kind])
-    features = sizes.features * settings.pop("wide", 1)
-    grid, size = (length or sizes.length,), sizes.width // sizes.heads
+def attention_of(kind: str, sizes: Sizes, length: int) -> lm.Attention:
+    settings = {"wide": 1, **KINDS[kind]}
+    features, size = sizes.features * settings.pop("wide"), sizes.width // sizes.heads
     return lm.Attention(
-        grid=grid,
-        causal=True,
-        heads=sizes.heads,
-        head_size=size,
-        features=features,
-        frequencies=sizes.frequencies,
-        **settings,
+        settings.pop("mask"), (length,), True, sizes.heads, size, features, sizes.frequencies, **settings
     )
 
 
-@dataclass
-class Experiment:
-    """One kind, all seeds under vmap. `compile` makes `train` (a tenth of the steps), `valid`, `traces`."""
+def training(kind: str, sizes: Sizes) -> Training:
+    """One kind of attention in the language model."""
+    length = sizes.length
+    attention = attention_of(kind, sizes, length)
+    text = getattr(tasks.data, sizes.text)()
+    starts = np.linspace(0, len(text.valid["text"]) - length - 1, sizes.valid).astype(int)
+    windows = jnp.asarray(text.valid["text"][starts[:, None] + np.arange(length + 1)])
 
-    kind: str
-    sizes: Sizes
-
-    def __post_init__(self) -> None:
-        self.attention = attention_of(self.kind, self.sizes)
-        self.optimizer = lm.optimizer(self.sizes.rate, self.sizes.steps)
-        text = getattr(tasks.data, self.sizes.text)()
-        self.text = jnp.asarray(text.train["text"])
-        starts = np.linspace(0, len(text.valid["text"]) - self.sizes.length - 1, self.sizes.valid).astype(int)
-        self.windows = jnp.asarray(text.valid["text"][starts[:, None] + np.arange(self.sizes.length + 1)])
-
-    def compile(self) -> "Experiment":
-        sizes = self.sizes
-        # Not compiled as a whole: random numbers take long to compile, and kinds share these small programs.
-        state = jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(self._init, range(sizes.seeds)))
-        chunk = jax.vmap(self._chunk, in_axes=(0, 0, None))
-        shape = (sizes.seeds, max(1, sizes.steps // SNAPSHOTS), sizes.batch)
-        starts = jax.ShapeDtypeStruct(shape, jnp.int32)
-        self.state, self.starts_shape = state, (SNAPSHOTS, *shape)
-        self.train = jax.jit(chunk, donate_argnums=0).lower(state, starts, self.text).compile()
-        self.valid = jax.jit(jax.vmap(self._valid, in_axes=(0, None))).lower(state, self.windows).compile()
-        self.traces = jax.jit(self._trace).lower(state).compile()
-        return self
-
-    def _init(self, seed: int) -> Any:
-        keys = jax.random.split(jax.random.key(seed), 3)
-        layers, draws = lm.init_layers(keys[0], self.attention, self.sizes.layers, self.sizes.width)
-        params = {
-            "bytes": jax.random.normal(keys[1], (BYTES, self.sizes.width)) / self.sizes.width**0.5,
-            "places": jax.random.normal(keys[2], (self.sizes.length, self.sizes.width)) * 0.02,
+    def init(key: jax.Array) -> tuple[Any, Any]:
+        keys = jax.random.split(key, 3)
+        layers, draws = lm.init_layers(keys[0], attention, sizes.layers, sizes.width)
+        return {
+            "bytes": jax.random.normal(keys[1], (BYTES, sizes.width)) / sizes.width**0.5,
+            "places": jax.random.normal(keys[2], (length, sizes.width)) * 0.02,
             "layers": layers,
-            "norm": jnp.ones(self.sizes.width),
-        }
-        return params, draws, self.optimizer.init(params)
+            "norm": jnp.ones(sizes.width),
+        }, draws
 
-    def _loss(self, params: Any, draws: Any, windows: jax.Array) -> jax.Array:
-        x = params["bytes"][windows[:, :-1]] * self.sizes.width**0.5 + params["places"]
-        x = lm.norm(lm.run_layers(x, params["layers"], draws, self.attention), params["norm"])
+    def loss(params: Any, draws: Any, windows: jax.Array) -> jax.Array:
+        x = params["bytes"][windows[:, :-1]] * sizes.width**0.5 + params["places"]
+        x = lm.norm(lm.run_layers(x, params["layers"], draws, attention), params["norm"])
         logits = x @ params["bytes"].T
         return optax.softmax_cross_entropy_with_integer_labels(logits, windows[:, 1:].astype(int)).mean()
 
-    def _chunk(self, state: Any, starts: jax.Array, text: jax.Array) -> tuple[Any, jax.Array]:
-        def step(state: Any, starts: jax.Array) -> tuple[Any, jax.Array]:
-            params, draws, optimizer = state
-            windows = text[starts[:, None] + jnp.arange(self.sizes.length + 1)]
-            loss, slopes = jax.value_and_grad(self._loss)(params, draws, windows)
-            updates, optimizer = self.optimizer.update(slopes, optimizer, params)
-            return (optax.apply_updates(params, updates), draws, optimizer), loss
+    def score(params: Any, draws: Any, windows: jax.Array) -> jax.Array:
+        batches = windows.reshape(-1, min(len(windows), sizes.batch), length + 1)
+        return jnp.exp(jax.lax.map(lambda batch: loss(params, draws, batch), batches).mean())
 
-        return jax.lax.scan(step, state, starts)
-
-    def _valid(self, state: Any, windows: jax.Array) -> jax.Array:
-        batches = windows.reshape(-1, min(len(windows), self.sizes.batch), windows.shape[-1])
-        return jax.lax.map(lambda batch: self._loss(state[0], state[1], batch), batches).mean()
-
-    def _trace(self, state: Any) -> dict[str, jax.Array]:
-        """Masks f of all layers and heads of seed 0 at some distances, and densities of spectra."""
-        masks, draws = jax.tree.map(lambda x: x[0], (state[0]["layers"]["mask"], state[1]))
-        at, cycles = distances(self.sizes.length), frequencies(self.sizes.length)
-        if not masks:
-            return {}
-        each = jax.vmap(jax.vmap(lambda m, d: self.attention.used(m, d, at[:, None])))
-        trace = {"mask": each(masks, draws)}
-        if self.attention.mask != "table":
-            density = lambda m: self.attention.spectrum(m).density(cycles[:, None] * self.attention.unit)  # noqa: E731
-            trace["density"] = jax.vmap(jax.vmap(density))(masks) / self.attention.unit
-        return trace
-
-    def run(self, left: float) -> dict[str, Any] | None:
-        """Trains; None if it would take more than the seconds `left`."""
-        random = np.random.default_rng(0)  # the same batches for all kinds, others for each seed
-        starts = random.integers(
-            len(self.text) - self.sizes.length - 1, size=self.starts_shape, dtype=np.int32
-        )
-        state, traces = self.state, [self.traces(self.state)]
-        times, curve = [], []
-        for chunk in starts:
-            started = time.perf_counter()
-            state, losses = self.train(state, chunk, self.text)
-            curve.append(np.asarray(losses).mean(1).round(4).tolist())
-            times.append(time.perf_counter() - started)
-            if times[0] * SNAPSHOTS > left:
-                return None
-            traces.append(self.traces(state))
-        memory = self.train.memory_analysis()
-        keys = traces[0]
-        return {
-            "loss": np.asarray(self.valid(state, self.windows)).tolist(),
-            "ms": 1e3 * min(times) / starts.shape[2],
-            "train_loss": curve,
-            "temporary_mb": memory.temp_size_in_bytes / 1e6 if memory else None,
-            "layer_mb": {},
-            "device": jax.devices()[0].device_kind,
-            "traces": {key: np.stack([trace[key] for trace in traces]).round(4).tolist() for key in keys},
-        }
+    return Training(
+        attention,
+        init,
+        loss,
+        lambda text, starts: text[starts[:, None] + jnp.arange(length + 1)],
+        score,
+        data=jnp.asarray(text.train["text"]),
+        valid=windows,
+        choices=len(text.train["text"]) - length - 1,
+        items=sizes.batch,
+        seeds=sizes.seeds,
+        steps=sizes.steps,
+        rate=sizes.rate,
+        lags=distances(length)[:, None],
+        cycles=frequencies(length)[:, None],
+    )
 
 
 def distances(length: int) -> jax.Array:
@@ -252,7 +192,7 @@ def report(results: dict[str, Any], lengths: tuple[int, ...]) -> str:
         ["", "perplexity a byte", "ms a step", "training, MB", *(f"layer, {n:,} tokens, MB" for n in lengths)]
     ]
     for kind, result in results.items():
-        values = np.exp(result["loss"])
+        values = np.asarray(result["score"])
         deviation = f" ± {values.std(ddof=1):.3f}" if len(values) > 1 else ""
         memory = [result["temporary_mb"], *(result["layer_mb"].get(str(n)) for n in lengths)]
         cells = ["–" if x is None else f"{x:,.0f}" if x >= 10 else f"{x:.1f}" for x in memory]
@@ -264,33 +204,19 @@ def comparisons(results: dict[str, Any]) -> str:
     """Paired differences of perplexity; a claim only where the interval excludes 0."""
     rows = [["", "difference", "95% interval", ""]]
     for one, other in PAIRS:
-        if one in results and other in results and len(results[one]["loss"]) > 1:
-            mean, low, high = lm.paired(np.exp(results[one]["loss"]) - np.exp(results[other]["loss"]))
+        if one in results and other in results and len(results[one]["score"]) > 1:
+            mean, low, high = lm.paired(np.subtract(results[one]["score"], results[other]["score"]))
             claim = "lower" if high < 0 else "higher" if low > 0 else ""
             rows.append([f"{one} − {other}", f"{mean:+.3f}", f"{low:+.3f} to {high:+.3f}", claim])
     return lm.table(rows)
 
 
-def save(out: Path | None, settings: dict[str, Any], results: dict[str, Any]) -> None:
-    """Writes what there is, whole or not at all."""
-    if out:
-        part = out.with_suffix(".part")
-        part.write_text(json.dumps({"settings": settings, "results": results}))
-        part.replace(out)
-
-
-def main(options: Options) -> None:
-    begun, sizes, results = time.perf_counter(), options.sizes(), {}
-    settings = dataclasses.asdict(sizes)
-    if options.out and options.out.exists():
-        saved = json.loads(options.out.read_text())
-        if saved["settings"] != settings:
-            raise ValueError(f"{options.out} has results of {saved['settings']}: expected {settings}")
-        results = saved["results"]
-    print(f"{jax.devices()[0].device_kind}, JAX {jax.__version__}, {sizes}\n", flush=True)
+def run_all(options: Options, results: dict[str, Any], keep: Callable[[], None]) -> None:
+    """Trains what has no result yet, and calls `keep` after each."""
+    begun, sizes = time.perf_counter(), options.sizes()
     todo = [kind for kind in options.chosen() if kind not in results]
     with ThreadPoolExecutor(options.threads) as pool:
-        compiled = {kind: pool.submit(lambda kind: Experiment(kind, sizes).compile(), kind) for kind in todo}
+        compiled = {kind: pool.submit(lambda kind: training(kind, sizes).compile(), kind) for kind in todo}
         wait(compiled.values())  # or steps would be timed beside compilations
         print(f"compiled after {time.perf_counter() - begun:.0f} s", flush=True)
         for kind in todo:
@@ -303,18 +229,35 @@ def main(options: Options) -> None:
             if result is None:
                 print(f"{kind}: would not end in the {left:.0f} s left; run again to finish", flush=True)
                 continue
-            results[kind] = result
-            print(report({kind: result}, ()).splitlines()[-1], flush=True)
-            save(options.out, settings, results)
-        needed = [
-            (kind, n) for kind in results for n in options.lengths if str(n) not in results[kind]["layer_mb"]
-        ]
+            results[kind] = {**result, "layer_mb": {}}
+            print(report({kind: results[kind]}, ()).splitlines()[-1], flush=True)
+            keep()
+        print(f"\n{comparisons(results)}\n", flush=True)
+        needed = [(k, n) for n in options.lengths for k in results if str(n) not in results[k]["layer_mb"]]
         measured = pool.map(lambda at: layer_memory(at[0], sizes, at[1]), needed)
         for (kind, n), memory in zip(needed, measured, strict=True):
             results[kind]["layer_mb"][str(n)] = memory
-    save(options.out, settings, results)
-    results = {kind: results[kind] for kind in KINDS if kind in results}
-    print(f"\n{report(results, options.lengths)}\n\n{comparisons(results)}")
+            keep()
+
+
+def main(options: Options) -> None:
+    begun, settings = time.perf_counter(), dataclasses.asdict(options.sizes())
+    results: dict[str, Any] = {}
+    if options.out and options.out.exists():
+        saved = json.loads(options.out.read_text())
+        if saved["settings"] != settings:
+            raise ValueError(f"{options.out} has results of {saved['settings']}: expected {settings}")
+        results = saved["results"]
+
+    def keep() -> None:
+        if options.out:
+            part = options.out.with_suffix(".part")
+            part.write_text(json.dumps({"settings": settings, "results": results}))
+            part.replace(options.out)
+
+    print(f"{jax.devices()[0].device_kind}, JAX {jax.__version__}, {options.sizes()}\n", flush=True)
+    run_all(options, results, keep)
+    print(report({kind: results[kind] for kind in KINDS if kind in results}, options.lengths))
     print(f"\n{(time.perf_counter() - begun) / 60:.1f} minutes")
 
 

@@ -84,6 +84,8 @@ class Attention:
         if self.mask == "table":
             return {"values": jnp.zeros((self.heads, *self._table_shape()))}, None
         leaves = {name: getattr(spectrum, name) for name in spectrum.axes}
+        if self.mask == "mixture":  # means are learned in units of scales, which differ a thousandfold
+            leaves["mean"] = leaves["mean"] / leaves["scale"][..., None]
         return {n: jnp.log(x) if n in spectrum.positive else x for n, x in leaves.items()}, spectrum
 
     def spectrum(self, learned: Any) -> Spectrum:
@@ -92,6 +94,8 @@ class Attention:
         if not learned:
             return jax.tree.map(lambda leaf: leaf[0], start)
         leaves = {name: jnp.exp(x) if name in start.positive else x for name, x in learned.items()}
+        if self.mask == "mixture":
+            leaves["mean"] = leaves["mean"] * leaves["scale"][..., None]
         return dataclasses.replace(start, **leaves)
 
     def log_table(self, learned: Any) -> jax.Array:
