@@ -44,7 +44,7 @@ class Options:
 
     seeds: int = 4
     """Each with weights, draws and batches of its own."""
-    steps: int = 300
+    steps: int = 250
     """Updates."""
     batch: int = 32
     """Images of an update."""

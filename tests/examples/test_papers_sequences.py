@@ -3,18 +3,20 @@
 import importlib
 import json
 import math
+from pathlib import Path
 from types import ModuleType
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_examples import FOLDER
+
+FOLDER = Path(__file__).parents[2] / "examples" / "papers"
 
 
 @pytest.fixture
 def load(monkeypatch):
-    monkeypatch.syspath_prepend(str(FOLDER / "papers"))
+    monkeypatch.syspath_prepend(str(FOLDER))
     return importlib.import_module
 
 
