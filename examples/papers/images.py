@@ -34,8 +34,10 @@ KINDS: dict[str, Literal["none", "table", "mixture", "local"]] = {
     "FLT, mixture": "mixture",
     "FLT, local": "local",
 }
+EXACT = {f"softmax, {kind}": kind for kind in ("no positions", "FLT, local")}  # no features, so no noise
 PAIRS = [(kind, "no positions") for kind in list(KINDS)[1:]]
 PAIRS += [(kind, "block-Toeplitz") for kind in list(KINDS)[2:]]
+PAIRS += [("softmax, FLT, local", "softmax, no positions")]
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,8 @@ class Options:
     """Peak learning rate."""
     valid: int = 1000
     """Images to validate on."""
+    kinds: tuple[str, ...] = tuple(KINDS)
+    """Kinds to run; also "softmax, no positions" and "softmax, FLT, local"."""
     picture: Path | None = None
     """Where masks and spectra over training are drawn."""
 
@@ -83,7 +87,7 @@ def offsets() -> jax.Array:
 def training(kind: str, options: Options) -> Training:
     """One kind of attention in the classifier."""
     attention = lm.Attention(
-        KINDS[kind],
+        KINDS[EXACT.get(kind, kind)],
         GRID,
         causal=False,
         heads=options.heads,
@@ -92,6 +96,7 @@ def training(kind: str, options: Options) -> Training:
         frequencies=options.frequencies,
         unit=2.0,
         starts=(1.0, 2.0),
+        exact=kind in EXACT,
     )
     train, valid = tasks.data.mnist()
 
@@ -153,7 +158,7 @@ def report(results: dict[str, Any]) -> str:
 def main(options: Options) -> None:
     begun, results = time.perf_counter(), {}
     print(f"{jax.devices()[0].device_kind}, JAX {jax.__version__}, {options}\n", flush=True)
-    for kind in KINDS:
+    for kind in options.kinds:
         result = training(kind, options).compile().run()
         assert result is not None
         results[kind] = result

@@ -27,7 +27,7 @@ import lm_common as lm
 import numpy as np
 import optax
 import tyro
-from lm_training import Training
+from lm_training import Training, distances, frequencies, layer_memory
 
 import tasks.data
 
@@ -166,26 +166,6 @@ def training(kind: str, sizes: Sizes) -> Training:
     )
 
 
-def distances(length: int) -> jax.Array:
-    """Some distances in bytes, log-spaced, each once."""
-    return jnp.asarray(np.unique(np.geomspace(1, length, 64).astype(int)) - 1, jnp.float32)
-
-
-def frequencies(length: int) -> jax.Array:
-    """Cycles per byte."""
-    return jnp.geomspace(0.25 / length, 1.0, 64)
-
-
-def layer_memory(kind: str, sizes: Sizes, length: int) -> float | None:
-    """MB of temporaries of a gradient through one layer's attention, one sequence."""
-    attention = attention_of(kind, sizes, length)
-    learned, draws = attention.start()[0], attention.draws(jax.random.key(0))
-    x = jnp.zeros((1, sizes.heads, length, attention.head_size))
-    slope = jax.grad(lambda q, k, v, learned: attention(q, k, v, learned, draws).sum(), argnums=(0, 1, 2, 3))
-    analysis = jax.jit(slope).lower(x, x, x, learned).compile().memory_analysis()
-    return analysis.temp_size_in_bytes / 1e6 if analysis else None
-
-
 def report(results: dict[str, Any], lengths: tuple[int, ...]) -> str:
     """Tables of what there is."""
     rows = [
@@ -234,7 +214,7 @@ def run_all(options: Options, results: dict[str, Any], keep: Callable[[], None])
             keep()
         print(f"\n{comparisons(results)}\n", flush=True)
         needed = [(k, n) for n in options.lengths for k in results if str(n) not in results[k]["layer_mb"]]
-        measured = pool.map(lambda at: layer_memory(at[0], sizes, at[1]), needed)
+        measured = pool.map(lambda at: layer_memory(attention_of(at[0], sizes, at[1])), needed)
         for (kind, n), memory in zip(needed, measured, strict=True):
             results[kind]["layer_mb"][str(n)] = memory
             keep()

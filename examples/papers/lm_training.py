@@ -106,3 +106,22 @@ class Training:
             "device": jax.devices()[0].device_kind,
             "traces": {key: np.stack([t[key] for t in traces]).round(3).tolist() for key in traces[0]},
         }
+
+
+def distances(length: int) -> jax.Array:
+    """Some distances in bytes, log-spaced, each once."""
+    return jnp.asarray(np.unique(np.geomspace(1, length, 64).astype(int)) - 1, jnp.float32)
+
+
+def frequencies(length: int) -> jax.Array:
+    """Cycles per byte."""
+    return jnp.geomspace(0.25 / length, 1.0, 64)
+
+
+def layer_memory(attention: lm.Attention) -> float | None:
+    """MB of temporaries of a gradient through one layer's attention, one sequence."""
+    learned, draws = attention.start()[0], attention.draws(jax.random.key(0))
+    x = jnp.zeros((1, attention.heads, *attention.grid, attention.head_size))
+    slope = jax.grad(lambda q, k, v, learned: attention(q, k, v, learned, draws).sum(), argnums=(0, 1, 2, 3))
+    analysis = jax.jit(slope).lower(x, x, x, learned).compile().memory_analysis()
+    return analysis.temp_size_in_bytes / 1e6 if analysis else None
