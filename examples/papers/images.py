@@ -16,14 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import blocks
 import jax
 import jax.numpy as jnp
-import lm_common as lm
 import numpy as np
 import optax
 import tyro
 from common import paired, table
-from lm_training import Training
+from trainer import Training
 
 import tasks.data
 
@@ -87,7 +87,7 @@ def offsets() -> jax.Array:
 
 def training(kind: str, options: Options) -> Training:
     """One kind of attention in the classifier."""
-    attention = lm.Attention(
+    attention = blocks.Attention(
         KINDS[EXACT.get(kind, kind)],
         GRID,
         causal=False,
@@ -103,7 +103,7 @@ def training(kind: str, options: Options) -> Training:
 
     def init(key: jax.Array) -> tuple[Any, Any]:
         keys = jax.random.split(key, 3)
-        layers, draws = lm.init_layers(keys[0], attention, options.layers, options.width)
+        layers, draws = blocks.init_layers(keys[0], attention, options.layers, options.width)
         return {
             "patch": jax.random.normal(keys[1], (PATCH**2, options.width)) / PATCH,
             "layers": layers,
@@ -112,8 +112,8 @@ def training(kind: str, options: Options) -> Training:
         }, draws
 
     def logits(params: Any, draws: Any, images: jax.Array) -> jax.Array:
-        x = lm.run_layers(images @ params["patch"], params["layers"], draws, attention)
-        return lm.norm(x.mean(1), params["norm"]) @ params["class"]
+        x = blocks.run_layers(images @ params["patch"], params["layers"], draws, attention)
+        return blocks.norm(x.mean(1), params["norm"]) @ params["class"]
 
     def loss(params: Any, draws: Any, batch: tuple[jax.Array, jax.Array]) -> jax.Array:
         found = logits(params, draws, batch[0])

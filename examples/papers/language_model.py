@@ -21,14 +21,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import blocks
 import jax
 import jax.numpy as jnp
-import lm_common as lm
 import numpy as np
 import optax
 import tyro
 from common import paired, table
-from lm_training import Training, distances, frequencies, layer_memory
+from trainer import Training, distances, frequencies, layer_memory
 
 import tasks.data
 
@@ -113,10 +113,10 @@ class Options:
         return list(self.kinds or (list(KINDS) if self.form == "gpu" else list(KINDS)[:4]))
 
 
-def attention_of(kind: str, sizes: Sizes, length: int) -> lm.Attention:
+def attention_of(kind: str, sizes: Sizes, length: int) -> blocks.Attention:
     settings = {"wide": 1, **KINDS[kind]}
     features, size = sizes.features * settings.pop("wide"), sizes.width // sizes.heads
-    return lm.Attention(
+    return blocks.Attention(
         settings.pop("mask"), (length,), True, sizes.heads, size, features, sizes.frequencies, **settings
     )
 
@@ -131,7 +131,7 @@ def training(kind: str, sizes: Sizes) -> Training:
 
     def init(key: jax.Array) -> tuple[Any, Any]:
         keys = jax.random.split(key, 3)
-        layers, draws = lm.init_layers(keys[0], attention, sizes.layers, sizes.width)
+        layers, draws = blocks.init_layers(keys[0], attention, sizes.layers, sizes.width)
         return {
             "bytes": jax.random.normal(keys[1], (BYTES, sizes.width)) / sizes.width**0.5,
             "places": jax.random.normal(keys[2], (length, sizes.width)) * 0.02,
@@ -141,7 +141,7 @@ def training(kind: str, sizes: Sizes) -> Training:
 
     def loss(params: Any, draws: Any, windows: jax.Array) -> jax.Array:
         x = params["bytes"][windows[:, :-1]] * sizes.width**0.5 + params["places"]
-        x = lm.norm(lm.run_layers(x, params["layers"], draws, attention), params["norm"])
+        x = blocks.norm(blocks.run_layers(x, params["layers"], draws, attention), params["norm"])
         logits = x @ params["bytes"].T
         return optax.softmax_cross_entropy_with_integer_labels(logits, windows[:, 1:].astype(int)).mean()
 

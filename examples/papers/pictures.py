@@ -20,7 +20,7 @@ MATRIX = 64  # tokens of the matrices of a language model
 
 def sequences(path: Path, picture: Path) -> None:
     """For each kind: masks and spectra of the head that changed most, at some steps, and matrices."""
-    from lm_training import distances, frequencies
+    from trainer import distances, frequencies
 
     saved = json.loads(path.read_text())
     settings = saved["settings"]

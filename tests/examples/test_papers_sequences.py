@@ -20,16 +20,16 @@ def load(monkeypatch):
     return importlib.import_module
 
 
-def attention(lm: ModuleType, mask: str, **changes):
+def attention(blocks: ModuleType, mask: str, **changes):
     arguments = {"grid": (6,), "causal": True, "heads": 2, "head_size": 4, "unit": 4.0, **changes}
-    return lm.Attention(mask, arguments.pop("grid"), **arguments)
+    return blocks.Attention(mask, arguments.pop("grid"), **arguments)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("mask", "causal"), [("none", True), ("table", True), ("table", False)])
 def test_attention_is_what_it_says(load, mask, causal):
-    lm = load("lm_common")
-    layer = attention(lm, mask, causal=causal, features=4096)
+    blocks = load("blocks")
+    layer = attention(blocks, mask, causal=causal, features=4096)
     q, k, v = 0.5 * jax.random.normal(jax.random.key(1), (3, 1, 2, 6, 4))
     learned, draws = layer.start()[0], layer.draws(jax.random.key(0))
     if mask == "table":
@@ -47,8 +47,8 @@ def test_attention_is_what_it_says(load, mask, causal):
 @pytest.mark.slow
 @pytest.mark.parametrize("mask", ["mixture", "local"])
 def test_estimated_masks_are_near_the_spectrum(load, mask):
-    lm = load("lm_common")
-    layer = attention(lm, mask, frequencies=4096)
+    blocks = load("blocks")
+    layer = attention(blocks, mask, frequencies=4096)
     learned, draws = layer.start()[0], layer.draws(jax.random.key(0))
     lags = jnp.arange(6.0)[:, None]
     estimate = jax.vmap(lambda learned, draws: layer.used(learned, draws, lags))(learned, draws)
@@ -59,8 +59,10 @@ def test_estimated_masks_are_near_the_spectrum(load, mask):
 
 @pytest.mark.slow
 def test_weights_do_not_depend_on_the_mask(load):
-    lm = load("lm_common")
-    one, other = (lm.init_layers(jax.random.key(0), attention(lm, m), 2, 8)[0] for m in ("none", "local"))
+    blocks = load("blocks")
+    one, other = (
+        blocks.init_layers(jax.random.key(0), attention(blocks, m), 2, 8)[0] for m in ("none", "local")
+    )
     assert all(bool(jnp.array_equal(one[name], other[name])) for name in one if name != "mask")
 
 

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import blocks
 import jax
 import jax.numpy as jnp
-import lm_common as lm
 import numpy as np
 import optax
 
@@ -28,7 +28,7 @@ class Training:
       cycles: frequencies [n, l], per token, at which densities are.
     """
 
-    attention: lm.Attention
+    attention: blocks.Attention
     init: Callable[[jax.Array], tuple[Any, Any]]
     loss: Callable[..., jax.Array]
     batch: Callable[..., Any]
@@ -45,7 +45,7 @@ class Training:
 
     def compile(self) -> "Training":
         """Makes all programs."""
-        self.optimizer = lm.optimizer(self.rate, self.steps)
+        self.optimizer = blocks.optimizer(self.rate, self.steps)
 
         def start(seed: int) -> Any:
             params, draws = self.init(jax.random.key(seed))
@@ -118,7 +118,7 @@ def frequencies(length: int) -> jax.Array:
     return jnp.geomspace(0.25 / length, 1.0, 64)
 
 
-def layer_memory(attention: lm.Attention) -> float | None:
+def layer_memory(attention: blocks.Attention) -> float | None:
     """MB of temporaries of a gradient through one layer's attention, one sequence."""
     learned, draws = attention.start()[0], attention.draws(jax.random.key(0))
     x = jnp.zeros((1, attention.heads, *attention.grid, attention.head_size))
