@@ -6,18 +6,18 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO := runs/demo
 RUN := JAX_PLATFORMS=cpu PYTHONUNBUFFERED=1
-# From Python 3.12 on, the interpreter's own monitoring counts lines almost for free.
-MEASURED_BY = $$($(BIN)/python -c 'import sys; print("sysmon" if sys.version_info >= (3, 12) else "ctrace")')
+# Lines are counted from Python 3.12 on, whose own monitoring does so almost for free.
+COVERAGE = $$($(BIN)/python -c 'import sys; print("--cov --cov-report=term" if sys.version_info >= (3, 12) else "")')
 # Tests in different files and processes use many of the same programs: each is compiled once.
 COMPILED := JAX_COMPILATION_CACHE_DIR=$(CURDIR)/$(VENV)/compiled JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0
 # A file stays in one process, which compiles each program that its tests share once.
-PYTEST := $(RUN) $(COMPILED) COVERAGE_CORE=$(MEASURED_BY) $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses=8 --dist loadfile
+PYTEST := $(RUN) $(COMPILED) COVERAGE_CORE=sysmon $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses=8 --dist loadfile
 
 .PHONY: help install demo test test-all lint format types clean
 
 help:
 	@echo "make demo      meta-train a small optimizer on the CPU, then compare it with the shipped one (minutes)"
-	@echo "make test      the quick tests, with coverage (fails below 80 %)"
+	@echo "make test      the quick tests, with coverage from Python 3.12 on (fails below 80 %)"
 	@echo "make test-all  every test"
 	@echo "make lint      ruff: rules and formatting        make format  let ruff fix them"
 	@echo "make types     mypy on the three packages"
@@ -42,10 +42,10 @@ demo: $(READY)
 
 # Most of the time goes into compiling: `make test` lets XLA optimise less, `make test-all` tests the programs as they are.
 test: $(READY)
-	JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(PYTEST) -m "not slow" --cov --cov-report=term
+	JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(PYTEST) -m "not slow" $(COVERAGE)
 
 test-all: $(READY)
-	$(PYTEST) --cov --cov-report=term
+	$(PYTEST) $(COVERAGE)
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -24,6 +24,7 @@ def error(number: int) -> float:
     return float(np.sqrt(np.mean([np.square(m.dense() / m.expectation() - 1) for m in masks])))
 
 
+@pytest.mark.slow
 def test_the_mask_tends_to_its_expectation_with_more_draws():
     few, many = error(32), error(256)
     assert many < 0.1
