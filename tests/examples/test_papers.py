@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 FOLDER = Path(__file__).parents[2] / "examples" / "papers"
+# Of ase, under NumPy 2.5.
+pytestmark = pytest.mark.filterwarnings("ignore:Setting the shape on a NumPy array:DeprecationWarning")
 
 
 @pytest.fixture
