@@ -22,6 +22,7 @@ def disk(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_everything_loads_without_a_network(disk, monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("a loader opened a socket")

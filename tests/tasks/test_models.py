@@ -174,6 +174,7 @@ def test_divergence_of_a_code_is_that_of_two_normals():
     np.testing.assert_allclose(divergence, [expected], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_text_classifiers_read_every_byte():
     model, settings = text_classifier(GRU, 8, 4), plain()
     params = model.init(random.key(0), settings)
@@ -185,6 +186,7 @@ def test_text_classifiers_read_every_byte():
         assert float(jnp.abs(logits - other).max()) > 1e-6
 
 
+@pytest.mark.slow
 def test_a_teacher_gives_a_row_one_class_and_uses_them_all():
     settings = plain(label_noise=0.0)
     part = {"x": random.normal(random.key(0), (50, 6)), "mean": 0.0, "std": 1.0, "noisy": 1.0}

@@ -58,6 +58,7 @@ def test_sections_of_other_keys(monkeypatch):
     np.testing.assert_allclose(found, expected, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_features_of_all_tokens():
     """With gradients too: features of one token are 32 times as many numbers as its query."""
     kernel = FavorPlus(64)

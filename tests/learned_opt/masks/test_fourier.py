@@ -40,6 +40,7 @@ def test_the_expectation_is_the_exponential_of_the_closed_form():
     np.testing.assert_allclose(np.diag(mask.expectation()), np.exp(0.7), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_every_weight_is_positive_so_attention_is_an_average():
     mask = Fourier.from_positions(PLACES, SPECTRUM, key=jax.random.key(1), frequencies=8, features=8)
     assert np.all(np.asarray(mask.dense()) > 0)
