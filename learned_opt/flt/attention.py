@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import checkify
 
-from learned_opt.flt.draws import Draws, draw, featurize
+from learned_opt.flt.draws import Draws, FeatureMap, draw
 from learned_opt.flt.inputs import Inputs
 from learned_opt.flt.kernels import Kernel, Softmax
 from learned_opt.flt.spectrum import Spectrum
@@ -112,9 +112,11 @@ def _sums(
     if isinstance(kernel, Softmax):
         return exact_sums(inputs, spectrum, draws.frequencies if draws else None, causal)
     draws = draws or draw(jax.random.key(0), spectrum, kernel, head_size=inputs.q.shape[-1])
-    features = functools.partial(featurize, spectrum=spectrum, kernel=kernel, draws=draws)
+    features = FeatureMap(spectrum, kernel, draws)
     if dense:
-        return dense_sums(*features(inputs), inputs.v, causal)
+        queries = features.queries(inputs.q, inputs.query_positions)
+        keys = features.keys(inputs.k, inputs.key_positions, inputs.keep)
+        return dense_sums(queries, keys, inputs.v, causal)
     state = State.empty(inputs.v.shape[:-2], kernel.features, inputs.v.shape[-1], inputs.v.dtype)
     return (causal_sums if causal else bidirectional_sums)(features, inputs, state)
 

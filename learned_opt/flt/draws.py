@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 
 from learned_opt.flt.encoding import encode
-from learned_opt.flt.inputs import Inputs
 from learned_opt.flt.kernels import Features, Kernel, Softmax
 from learned_opt.flt.spectrum import Frequencies, Spectrum
 
@@ -58,51 +57,41 @@ def draw(
     )
 
 
-def lift(inputs: Inputs, spectrum: Spectrum, frequencies: Frequencies) -> tuple[jax.Array, jax.Array]:
-    """Queries and keys with their encodings, `[d^-1/4 q, N1]` and `[d^-1/4 k, N2]`, each [..., L, d + 2R].
+class FeatureMap(NamedTuple):
+    """Features of queries and of keys with their encodings, phi([d^-1/4 q, N1]) and phi([d^-1/4 k, N2]).
 
-    Their inner product is the whole logit: no temperature beyond `d^-1/4` on either side, which would cool
-    the mask with the content.
-
-    Example:
-      >>> import jax, jax.numpy as jnp
-      >>> from learned_opt.flt import ShiftInvariant
-      >>> spectrum = ShiftInvariant(jnp.array(1.0), jnp.array([1.0]))
-      >>> inputs = Inputs.of(*jnp.ones((3, 5, 4)), jnp.zeros((5, 1)), spectrum)
-      >>> queries, keys = lift(inputs, spectrum, spectrum.sample(jax.random.key(0), 6))
-      >>> queries.shape, keys.shape
-      ((5, 16), (5, 16))
-    """
-    queries = encode(inputs.query_positions, spectrum, frequencies).query
-    keys = encode(inputs.key_positions, spectrum, frequencies).key
-    scale = max(inputs.q.shape[-1], 1) ** -0.25
-    return (
-        jnp.concatenate([inputs.q * scale, queries.astype(inputs.q.dtype)], axis=-1),
-        jnp.concatenate([inputs.k * scale, keys.astype(inputs.k.dtype)], axis=-1),
-    )
-
-
-def featurize(inputs: Inputs, spectrum: Spectrum, kernel: Kernel, draws: Draws) -> tuple[Features, Features]:
-    """Features of queries and of keys; a key that is padding has the log scale -inf.
-
-    Raises:
-      ValueError: draws that were made for another head size or kernel.
+    The inner product of what phi takes is the whole logit: no temperature beyond `d^-1/4` on either side,
+    which would cool the mask with the content.
 
     Example:
       >>> import jax, jax.numpy as jnp
       >>> from learned_opt.flt import Relu, ShiftInvariant
       >>> spectrum, kernel = ShiftInvariant(jnp.array(1.0), jnp.array([1.0])), Relu(features=8)
-      >>> inputs = Inputs.of(*jnp.ones((3, 5, 4)), jnp.zeros((5, 1)), spectrum)
       >>> draws = draw(jax.random.key(0), spectrum, kernel, head_size=4, frequencies=6)
-      >>> featurize(inputs, spectrum, kernel, draws)[0].values.shape
+      >>> FeatureMap(spectrum, kernel, draws).queries(jnp.ones((5, 4)), jnp.zeros((5, 1))).values.shape
       (5, 8)
     """
-    expected = (kernel.rows, inputs.q.shape[-1] + 2 * draws.frequencies.density.size)
-    if draws.projection.shape != expected:
-        raise ValueError(
-            f"draws.projection has shape {draws.projection.shape}: expected {expected} for {kernel} and "
-            f"head size {inputs.q.shape[-1]}; draw again"
-        )
-    projection = draws.projection.astype(inputs.q.dtype)
-    queries, keys = (kernel(x, projection) for x in lift(inputs, spectrum, draws.frequencies))
-    return queries, Features(keys.values, jnp.where(inputs.keep, keys.log_scale, -jnp.inf))
+
+    spectrum: Spectrum
+    kernel: Kernel
+    draws: Draws
+
+    def queries(self, q: jax.Array, positions: jax.Array) -> Features:
+        """Of q [..., L, d] at positions [..., L, l]. Raises ValueError if the draws are of other sizes."""
+        return self._features(q, encode(positions, self.spectrum, self.draws.frequencies).query)
+
+    def keys(self, k: jax.Array, positions: jax.Array, keep: jax.Array) -> Features:
+        """Of k [..., S, d], likewise; a key that is not to be kept [..., S] has the log scale -inf."""
+        keys = self._features(k, encode(positions, self.spectrum, self.draws.frequencies).key)
+        return Features(keys.values, jnp.where(keep, keys.log_scale, -jnp.inf))
+
+    def _features(self, x: jax.Array, encoding: jax.Array) -> Features:
+        size = x.shape[-1]
+        expected = (self.kernel.rows, size + encoding.shape[-1])
+        if self.draws.projection.shape != expected:
+            raise ValueError(
+                f"draws.projection has shape {self.draws.projection.shape}: expected {expected} for "
+                f"{self.kernel} and head size {size}; draw again"
+            )
+        lifted = jnp.concatenate([x * max(size, 1) ** -0.25, encoding.astype(x.dtype)], axis=-1)
+        return self.kernel(lifted, self.draws.projection.astype(x.dtype))

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from learned_opt.flt.draws import Draws, featurize
+from learned_opt.flt.draws import Draws, FeatureMap
 from learned_opt.flt.inputs import Inputs
 from learned_opt.flt.kernels import Kernel, Softmax
 from learned_opt.flt.spectrum import Spectrum
@@ -88,6 +88,7 @@ def attention_step(
     expected = (*inputs.v.shape[:-2], kernel.features, inputs.v.shape[-1] + 1)
     if state.sums.shape != expected:
         raise ValueError(f"state.sums has shape {state.sums.shape}: expected {expected}; see init_state")
-    queries, keys = featurize(inputs, spectrum, kernel, draws)
-    state = state.absorb(keys, inputs.v)
+    features = FeatureMap(spectrum, kernel, draws)
+    state = state.absorb(features.keys(inputs.k, inputs.key_positions, inputs.keep), inputs.v)
+    queries = features.queries(inputs.q, inputs.query_positions)
     return state, divide(queries.values @ state.sums)[..., 0, :].astype(v.dtype)

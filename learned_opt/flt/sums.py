@@ -5,20 +5,18 @@ nothing overflows, and what a query sees does not depend on later keys. The scal
 normalises, so no gradient goes through it.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from learned_opt.flt.draws import FeatureMap
 from learned_opt.flt.encoding import encode
 from learned_opt.flt.inputs import Inputs
 from learned_opt.flt.kernels import Features
 from learned_opt.flt.sections import over_tokens
 from learned_opt.flt.spectrum import Frequencies, Spectrum
-
-Featurize = Callable[[Inputs], tuple[Features, Features]]  # of queries and of keys
 
 # Tokens whose features are there at once: few enough for the cache of a CPU; a GPU takes more.
 SECTION = 4096
@@ -55,48 +53,52 @@ class State(NamedTuple):
         return State(kept + jnp.swapaxes(weights, -1, -2) @ _with_ones(values), largest)
 
 
-def bidirectional_sums(featurize: Featurize, inputs: Inputs, state: State) -> jax.Array:
+def bidirectional_sums(features: FeatureMap, inputs: Inputs, state: State) -> jax.Array:
     """Sums over all keys, [..., L, d_v + 1]; features are there for a section of tokens at a time.
 
     Example:
-      >>> import jax.numpy as jnp
-      >>> from learned_opt.flt import ShiftInvariant
+      >>> import jax, jax.numpy as jnp
+      >>> from learned_opt.flt import Elu, ShiftInvariant, draw
+      >>> spectrum, kernel = ShiftInvariant(jnp.array(0.0), jnp.array([1.0])), Elu(features=2)
+      >>> draws = draw(jax.random.key(0), spectrum, kernel, head_size=1, frequencies=1)
       >>> zeros, v = jnp.zeros((3, 1)), jnp.array([[3.0], [4.0], [5.0]])
-      >>> inputs = Inputs.of(zeros, zeros, v, zeros, ShiftInvariant(jnp.array(1.0), jnp.array([1.0])))
-      >>> ones = Features(jnp.ones((3, 2)), jnp.zeros(3))
-      >>> bidirectional_sums(lambda _: (ones, ones), inputs, State.empty((), 2, 1, v.dtype)).tolist()
-      [[24.0, 6.0], [24.0, 6.0], [24.0, 6.0]]
+      >>> inputs, state = Inputs.of(zeros, zeros, v, zeros, spectrum), State.empty((), 2, 1, v.dtype)
+      >>> sums = bidirectional_sums(FeatureMap(spectrum, kernel, draws), inputs, state)
+      >>> divide(sums).tolist()
+      [[4.0], [4.0], [4.0]]
     """
 
-    def absorb(state: State, keys: Inputs) -> tuple[State, None]:
-        return state.absorb(featurize(keys)[1], keys.v), None
+    def absorb(state: State, tokens: tuple[jax.Array, ...]) -> tuple[State, None]:
+        k, positions, v, keep = tokens
+        return state.absorb(features.keys(k, positions, keep[..., 0]), v), None
 
-    def read(state: State, queries: Inputs) -> tuple[State, jax.Array]:
-        return state, featurize(queries)[0].values @ state.sums
+    def read(state: State, tokens: tuple[jax.Array, ...]) -> tuple[State, jax.Array]:
+        return state, features.queries(*tokens).values @ state.sums
 
-    everything = jnp.ones(inputs.q.shape[:-1], bool)
-    keys = inputs._replace(q=inputs.k, query_positions=inputs.key_positions)
-    queries = inputs._replace(k=inputs.q, v=inputs.q, key_positions=inputs.query_positions, keep=everything)
-    return _over_sections(read, _over_sections(absorb, state, keys)[0], queries)[1]
+    keys = inputs.k, inputs.key_positions, inputs.v, inputs.keep[..., None]
+    state, _ = over_tokens(absorb, state, keys, _section())
+    return over_tokens(read, state, (inputs.q, inputs.query_positions), _section())[1]
 
 
-def causal_sums(featurize: Featurize, inputs: Inputs, state: State) -> jax.Array:
+def causal_sums(features: FeatureMap, inputs: Inputs, state: State) -> jax.Array:
     """Sums over keys j <= i, likewise, in chunks: a state for what is before, a triangle within.
 
     Example:
-      >>> import jax.numpy as jnp
-      >>> from learned_opt.flt import ShiftInvariant
+      >>> import jax, jax.numpy as jnp
+      >>> from learned_opt.flt import Elu, ShiftInvariant, draw
+      >>> spectrum, kernel = ShiftInvariant(jnp.array(0.0), jnp.array([1.0])), Elu(features=2)
+      >>> draws = draw(jax.random.key(0), spectrum, kernel, head_size=1, frequencies=1)
       >>> zeros, v = jnp.zeros((3, 1)), jnp.array([[3.0], [4.0], [5.0]])
-      >>> inputs = Inputs.of(zeros, zeros, v, zeros, ShiftInvariant(jnp.array(1.0), jnp.array([1.0])))
-      >>> ones = Features(jnp.ones((3, 2)), jnp.zeros(3))
-      >>> causal_sums(lambda _: (ones, ones), inputs, State.empty((), 2, 1, v.dtype)).tolist()
-      [[6.0, 2.0], [14.0, 4.0], [24.0, 6.0]]
+      >>> inputs, state = Inputs.of(zeros, zeros, v, zeros, spectrum), State.empty((), 2, 1, v.dtype)
+      >>> divide(causal_sums(FeatureMap(spectrum, kernel, draws), inputs, state)).tolist()
+      [[3.0], [3.5], [4.0]]
     """
 
-    def section(state: State, tokens: Inputs) -> tuple[State, jax.Array]:
-        queries, keys = featurize(tokens)
-        there = jnp.ones_like(keys.log_scale, bool)  # False where the last chunk is filled
-        arrays = queries.values, keys.values, keys.log_scale[..., None], tokens.v, there[..., None]
+    def section(state: State, tokens: tuple[jax.Array, ...]) -> tuple[State, jax.Array]:
+        q, query_positions, k, key_positions, v, keep = tokens
+        queries, keys = features.queries(q, query_positions), features.keys(k, key_positions, keep[..., 0])
+        there = jnp.ones_like(keep)  # False where the last chunk is filled
+        arrays = queries.values, keys.values, keys.log_scale[..., None], v, there
         return over_tokens(chunk, state, arrays, CHUNK)
 
     def chunk(state: State, arrays: tuple[jax.Array, ...]) -> tuple[State, jax.Array]:
@@ -108,17 +110,13 @@ def causal_sums(featurize: Featurize, inputs: Inputs, state: State) -> jax.Array
         sums = before + _weights(queries, keys, largest, causal=True) @ _with_ones(values)
         return state.absorb(keys, values), sums
 
-    return _over_sections(section, state, inputs)[1]
+    q, k, v, query_positions, key_positions, keep = inputs
+    tokens = q, query_positions, k, key_positions, v, keep[..., None]
+    return over_tokens(section, state, tokens, _section())[1]
 
 
-def _over_sections(
-    step: Callable[[State, Inputs], tuple[State, Any]], state: State, inputs: Inputs
-) -> tuple[State, Any]:
-    def flat(state: State, tokens: Inputs) -> tuple[State, Any]:
-        return step(state, tokens._replace(keep=tokens.keep[..., 0]))
-
-    size = SECTION if jax.default_backend() == "cpu" else 8 * SECTION
-    return over_tokens(flat, state, inputs._replace(keep=inputs.keep[..., None]), size)
+def _section() -> int:
+    return SECTION if jax.default_backend() == "cpu" else 8 * SECTION
 
 
 def dense_sums(queries: Features, keys: Features, values: jax.Array, causal: bool) -> jax.Array:
