@@ -3,8 +3,8 @@
     python benchmarks/attention_cost.py
     python benchmarks/attention_cost.py --features 64 --longest 16384
 
-Forward passes of one head in float32 with positions in time. An exponent is the slope of log time over log
-length.
+Forward passes of one head in float32 with positions in time. MB are those of compiled temporaries. An exponent
+is the slope of log time over log length.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import tyro
-from timing import exponent, fastest
+from timing import exponent, fastest, megabytes
 
 from learned_opt.flt import FavorPlus, ShiftInvariant, Softmax, draw, fourier_attention
 
@@ -48,8 +48,8 @@ def main(options: Options) -> None:
     }
     print(f"{jax.devices()[0].device_kind}, JAX {jax.__version__}")
     print(f"{options.features} features, {options.frequencies} frequencies, size {options.size}, float32\n")
-    print("| tokens | " + " | ".join(f"{name}, ms" for name in forms) + " |")
-    print("|---:|" + "---:|" * len(forms))
+    print("| tokens | " + " | ".join(f"{name}, ms | MB" for name in forms) + " |")
+    print("|---:|" + "---:|" * 2 * len(forms))
 
     measured: dict[str, dict[int, float]] = {name: {} for name in forms}
     for length in (SHORTEST * 2**i for i in range((options.longest // SHORTEST).bit_length())):
@@ -58,15 +58,17 @@ def main(options: Options) -> None:
         cells = []
         for name, (arguments, longest) in forms.items():
             if length > longest:
-                cells.append("–")
+                cells += ["–", "–"]
                 continue
             attend = jax.jit(lambda q, k, v, r, a=arguments: fourier_attention(q, k, v, r, spectrum, **a))
-            seconds = fastest(lambda a=attend, x=(q, k, v, positions): a(*x), options.repeats)
+            program = attend.lower(q, k, v, positions).compile()
+            seconds = fastest(lambda p=program, x=(q, k, v, positions): p(*x), options.repeats)
             measured[name][length] = seconds
-            cells.append(f"{1e3 * seconds:,.1f}")
+            cells += [f"{1e3 * seconds:,.1f}", megabytes(program)]
         print(f"| {length:,} | " + " | ".join(cells) + " |", flush=True)
     for label, shortest in (("exponent", 0), (f"exponent from {FITTED_FROM:,} on", FITTED_FROM)):
-        print(f"| {label} | " + " | ".join(exponent(times, shortest) for times in measured.values()) + " |")
+        slopes = (exponent(times, shortest) for times in measured.values())
+        print(f"| {label} | " + " | ".join(f"{slope} | " for slope in slopes) + " |")
 
 
 if __name__ == "__main__":

@@ -3,19 +3,20 @@
     python benchmarks/mask_cost.py                       # lengths 1,024 to 65,536, 64 columns
     python benchmarks/mask_cost.py --picture docs/img/mask_cost.png
 
-An exponent is the slope of log time over log length. Graphs are rings with 4 neighbours; the tree is
-uniformly random; the block-Toeplitz grid is a square.
+An exponent is the slope of log time over log length; MB are those of compiled temporaries. Graphs are
+rings with 4 neighbours; the tree is uniformly random; the block-Toeplitz grid is a square.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
-from timing import exponent, fastest
+from timing import exponent, fastest, megabytes
 
 from learned_opt.masks import (
     BlockToeplitz,
@@ -34,6 +35,7 @@ RANDOM = np.random.default_rng(0)
 LENGTHS = (1024, 4096, 16384, 65536)
 FITTED_FROM = 4096
 DENSE = 16384  # the longest dense matrix
+WEIGHED = (16384, 65536)  # lengths for which temporary memory is shown
 
 
 @dataclass(frozen=True)
@@ -90,11 +92,21 @@ def dense_attention(q: jax.Array, k: jax.Array, v: jax.Array, matrix: jax.Array)
     return weights @ v / weights.sum(-1, keepdims=True)
 
 
-def report(name: str, times: dict[int, float], dense: dict[int, float]) -> None:
+def measure(
+    function: Callable[..., Any], arguments: dict[int, tuple], repeats: int
+) -> tuple[dict[int, float], dict[int, str]]:
+    """Seconds and temporary megabytes of the compiled function, by length."""
+    programs = {length: jax.jit(function).lower(*own).compile() for length, own in arguments.items()}
+    times = {n: fastest(lambda n=n: programs[n](*arguments[n]), repeats) for n in programs}
+    return times, {length: megabytes(program) for length, program in programs.items()}
+
+
+def report(name: str, times: dict[int, float], dense: dict[int, float], memory: dict[int, str]) -> None:
     cells = [f"{1e3 * times[length]:.1f}" if length in times else "" for length in LENGTHS]
     gain = f"{dense[DENSE] / times[DENSE]:.1f}" if dense else ""
     slopes = exponent(times), exponent(times, FITTED_FROM)
-    print(f"| {' | '.join((name, *cells, *slopes, gain))} |", flush=True)
+    weights = (memory.get(length, "") for length in WEIGHED)
+    print(f"| {' | '.join((name, *cells, *slopes, gain, *weights))} |", flush=True)
 
 
 def draw(products: dict[str, dict[int, float]], path: Path) -> None:
@@ -113,8 +125,9 @@ def draw(products: dict[str, dict[int, float]], path: Path) -> None:
 def main(options: Options) -> None:
     print(f"{jax.devices()[0].device_kind}, JAX {jax.__version__}; milliseconds at {options.columns} columns")
     lengths = " | ".join(f"{length:,}" for length in LENGTHS)
-    print(f"| | {lengths} | exponent | from {FITTED_FROM:,} on | dense / it at {DENSE:,} |")
-    print("|---" * (len(LENGTHS) + 4) + "|")
+    weighed = " | ".join(f"MB at {length:,}" for length in WEIGHED)
+    print(f"| | {lengths} | exponent | from {FITTED_FROM:,} on | dense / it at {DENSE:,} | {weighed} |")
+    print("|---" * (len(LENGTHS) + 6) + "|")
     short = [length for length in LENGTHS if length <= DENSE]
     matrices = {length: jnp.asarray(RANDOM.random((length, length), np.float32)) for length in short}
 
@@ -124,24 +137,19 @@ def main(options: Options) -> None:
         length: fastest(lambda n=length: multiply(matrices[n], inputs[n]), options.repeats)
         for length in short
     }
-    report("dense", dense, {})
+    report("dense", dense, {}, {})
     products = {"dense": dense}
     for name, make in MASKS.items():
-        products[name] = {}
-        for length in LENGTHS:
-            mask = make(length)
-            products[name][length] = fastest(lambda m=mask, n=length: m.apply(inputs[n]), options.repeats)
-        report(name, products[name], dense)
+        arguments = {length: (make(length), inputs[length]) for length in LENGTHS}
+        products[name], memory = measure(lambda mask, x: mask.apply(x), arguments, options.repeats)
+        report(name, products[name], dense, memory)
 
-    attend = jax.jit(masked_attention)
     heads = {n: (random(n, options.features), random(n, options.features), inputs[n]) for n in LENGTHS}
     dense = {n: fastest(lambda n=n: dense_attention(*heads[n], matrices[n]), options.repeats) for n in short}
-    report("dense attention", dense, {})
-    times = {}
-    for length in LENGTHS:
-        mask = MASKS["Toeplitz"](length)
-        times[length] = fastest(lambda m=mask, n=length: attend(*heads[n], m), options.repeats)
-    report("masked attention, Toeplitz", times, dense)
+    report("dense attention", dense, {}, {})
+    arguments = {length: (*heads[length], MASKS["Toeplitz"](length)) for length in LENGTHS}
+    times, memory = measure(masked_attention, arguments, options.repeats)
+    report("masked attention, Toeplitz", times, dense, memory)
     if options.picture:
         draw(products, options.picture)
 

@@ -1,4 +1,4 @@
-"""What every benchmark does: time a program, and fit how its time grows."""
+"""What every benchmark does: time a program, weigh it, and fit how its time grows."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -16,6 +16,12 @@ def fastest(run: Callable[[], Any], repeats: int) -> float:
         jax.block_until_ready(run())
         times.append(time.perf_counter() - started)
     return min(times[1:])
+
+
+def megabytes(program: jax.stages.Compiled) -> str:
+    """Temporary memory of a compiled program, or a dash where the backend does not say."""
+    analysis = program.memory_analysis()
+    return f"{analysis.temp_size_in_bytes / 1e6:,.0f}" if analysis else "–"
 
 
 def exponent(times: Mapping[int, float], shortest: int = 0) -> str:

@@ -91,6 +91,36 @@ class TrainConfig:
         return json.dumps(dataclasses.asdict(self), sort_keys=True)
 
 
+_RELEASE = TrainConfig(
+    steps=220,
+    pairs=192,
+    horizons=(100, 2500),
+    learning_rate=0.025,
+    validation_steps=1000,
+    validate_every=55,
+)
+_FAMILIES_OF_FLT_V0 = (
+    "digits_mlp",
+    "digits_thin",
+    "digits_deep",
+    "digits_plain",
+    "digits_wide",
+    "digits_shallow",
+    "digits_norm",
+    "digits_conv",
+    "digits_adapters",
+    "digits_autoencoder",
+    "topics_transformer",
+    "topics_transformer_wide",
+    "topics_gru",
+    "waves",
+    "linear_map",
+    "cancer_sigmoid",
+    "wine",
+    "diabetes_huber",
+    "ratings",
+)
+
 PRESETS: dict[str, TrainConfig] = {
     "demo": TrainConfig(
         steps=60,
@@ -106,12 +136,6 @@ PRESETS: dict[str, TrainConfig] = {
         objective=(0.2, 0.4, 0.4),  # runs too short to overfit, and too few to average over luck
     ),
     "small": TrainConfig(steps=100, pairs=16, horizons=(100, 500)),
-    "release": TrainConfig(
-        steps=220,
-        pairs=192,
-        horizons=(100, 2500),
-        learning_rate=0.025,
-        validation_steps=1000,
-        validate_every=55,
-    ),
+    "release": _RELEASE,
+    "flt-v0": dataclasses.replace(_RELEASE, families=_FAMILIES_OF_FLT_V0),
 }

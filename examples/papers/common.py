@@ -52,17 +52,29 @@ def compare(
     higher_is_better: bool,
 ) -> str:
     """Two tables: each variant over seeds, and the differences of pairs of variants, paired by seed."""
-    arrays = {name: np.asarray(values, float) for name, values in scores.items()}
     means = [["variant", f"{measure}, mean [95%]"]]
-    means += [[name, paired(values).text(decimals)] for name, values in arrays.items()]
-    differences = [["difference", "mean [95%]", "claim"]]
+    means += [[name, paired(values).text(decimals)] for name, values in scores.items()]
+    apart = differences(scores, pairs, decimals=decimals, higher_is_better=higher_is_better)
+    return f"{table(means)}\n\n{apart}"
+
+
+def differences(
+    scores: Mapping[str, ArrayLike],
+    pairs: Sequence[tuple[str, str]],
+    *,
+    decimals: int,
+    higher_is_better: bool,
+) -> str:
+    """Differences of the pairs that have scores, paired by seed; a claim where the interval leaves out 0."""
+    rows = [["difference", "mean [95%]", "claim"]]
     for first, second in pairs:
-        interval = paired(arrays[first] - arrays[second])
-        apart = interval.low > 0 or interval.high < 0
-        better = (interval.mean > 0) == higher_is_better
-        claim = ("better" if better else "worse") if apart else "none"
-        differences.append([f"{first} − {second}", interval.text(decimals, signed=True), claim])
-    return f"{table(means)}\n\n{table(differences)}"
+        if first in scores and second in scores:
+            interval = paired(np.subtract(scores[first], scores[second]))
+            apart = interval.low > 0 or interval.high < 0
+            better = (interval.mean > 0) == higher_is_better
+            claim = ("better" if better else "worse") if apart else "none"
+            rows.append([f"{first} − {second}", interval.text(decimals, signed=True), claim])
+    return table(rows)
 
 
 def train(

@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import tyro
-from common import paired, table
+from common import differences, table
 from trainer import Training, distances, frequencies, layer_memory
 
 import tasks.data
@@ -182,14 +182,9 @@ def report(results: dict[str, Any], lengths: tuple[int, ...]) -> str:
 
 
 def comparisons(results: dict[str, Any]) -> str:
-    """Paired differences of perplexity; a claim only where the interval excludes 0."""
-    rows = [["", "difference", "95% interval", ""]]
-    for one, other in PAIRS:
-        if one in results and other in results and len(results[one]["score"]) > 1:
-            mean, low, high = paired(np.subtract(results[one]["score"], results[other]["score"]))
-            claim = "lower" if high < 0 else "higher" if low > 0 else ""
-            rows.append([f"{one} − {other}", f"{mean:+.3f}", f"{low:+.3f} to {high:+.3f}", claim])
-    return table(rows)
+    """Paired differences of perplexity."""
+    scores = {kind: result["score"] for kind, result in results.items() if len(result["score"]) > 1}
+    return differences(scores, PAIRS, decimals=3, higher_is_better=False)
 
 
 def run_all(options: Options, results: dict[str, Any], keep: Callable[[], None]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tasks.base import Split
-from tasks.data.parts import split
+from tasks.data.parts import UNCHANGED, split
 
 
 @cache
@@ -21,8 +21,7 @@ def points(features: int, law: str) -> Split:
     )
     x = draw((2560, features)).astype(np.float32)
     rotation = np.linalg.qr(random.standard_normal((features, features)))[0].astype(np.float32)
-    facts = {"mean": np.float32(0), "std": np.float32(1), "rotation": rotation}
-    return split(x, np.zeros(len(x), np.uint8), 2048, 2560, facts)
+    return split(x, np.zeros(len(x), np.uint8), 2048, 2560, {**UNCHANGED, "rotation": rotation})
 
 
 @cache
@@ -33,10 +32,4 @@ def ratings(rows: int, columns: int, rank: int) -> Split:
     popular = random.uniform(size=(8000, 2)) ** 2
     x = (popular * [rows, columns]).astype(np.uint8)
     y = np.sum(left[x[:, 0]] * right[x[:, 1]], axis=1, keepdims=True).astype(np.float32)
-    facts = {
-        "mean": np.float32(0),
-        "std": np.float32(1),
-        "y_mean": np.float32(0),
-        "y_std": np.float32(y.std()),
-    }
-    return split(x, y, 7200, 8000, facts)
+    return split(x, y, 7200, 8000, {**UNCHANGED, "y_mean": np.float32(0), "y_std": np.float32(y.std())})

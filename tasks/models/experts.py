@@ -12,8 +12,8 @@ from tasks.models.layers import Model, activate, dense, drawn, hidden_gain, kern
 def mixture(inputs: int, width: int, experts: int, outputs: int) -> Model:
     """A router sends each row to one of several two-layer experts (Fedus et al. 2022).
 
-    Inputs [batch, inputs] -> logits [batch, outputs].
-    Experts that no row of a batch goes to get a gradient of zero.
+    Inputs [batch, inputs] -> logits [batch, outputs]. Experts that no row
+    of a batch goes to get a gradient of zero.
     """
 
     def expert(config: Config) -> Params:

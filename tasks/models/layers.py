@@ -99,6 +99,11 @@ def normalise(layer: Params, x: jax.Array, axes: tuple[int, ...] = (-1,)) -> jax
     return x * layer["scale"] + layer.get("bias", 0.0)
 
 
+def rms_normalise(layer: Params, x: jax.Array) -> jax.Array:
+    """Unit mean square over the last axis (Zhang and Sennrich 2019), then the learned gain."""
+    return x * lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + 1e-5) * layer["scale"]
+
+
 def group_normalise(layer: Params, x: jax.Array, groups: int) -> jax.Array:
     """Group normalisation (Wu and He 2018) of x [batch, *space, channels]."""
     batch, *space, channels = x.shape

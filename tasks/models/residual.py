@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import jax
-import jax.numpy as jnp
-from jax import lax
 
 from tasks.base import Config, Params
-from tasks.models.layers import Model, activate, dense, drawn, hidden_gain, kernel, linear, norm
+from tasks.models.layers import (
+    Model,
+    activate,
+    dense,
+    drawn,
+    hidden_gain,
+    kernel,
+    linear,
+    norm,
+    rms_normalise,
+)
 
 
 def residual_mlp(inputs: int, width: int, depth: int, outputs: int) -> Model:
@@ -34,12 +42,8 @@ def residual_mlp(inputs: int, width: int, depth: int, outputs: int) -> Model:
     def apply(params: Params, x: jax.Array, config: Config) -> jax.Array:
         x = linear(params["input"], x)
         for layer in params["blocks"]:
-            hidden = activate(linear(layer["up"], _rms_normalise(layer["norm"], x)), config)
+            hidden = activate(linear(layer["up"], rms_normalise(layer["norm"], x)), config)
             x = x + hidden @ layer["down"]["kernel"]
-        return linear(params["head"], _rms_normalise(params["norm"], x))
+        return linear(params["head"], rms_normalise(params["norm"], x))
 
     return Model(drawn(start), apply, f"residual MLP, width {width}, {depth} blocks, RMS norm")
-
-
-def _rms_normalise(layer: Params, x: jax.Array) -> jax.Array:
-    return x * lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + 1e-5) * layer["scale"]

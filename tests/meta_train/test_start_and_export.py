@@ -1,5 +1,6 @@
 """What a run starts from, and what is exported from it."""
 
+import json
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -15,6 +16,7 @@ from learned_opt.config import FLTConfig
 from learned_opt.weights import load_card, save_weights
 from meta_train import cli
 from meta_train.checkpoint import Checkpoints
+from meta_train.config import PRESETS
 from meta_train.outer import Trainer, load_trained, train
 
 from .bowls import run_of, saved
@@ -132,3 +134,7 @@ def test_the_command_trains_and_exports_what_load_weights_reads(
     assert (card["outer_steps"], card["settings"]["families"]) == (4, ["bowl"])
     assert cli.main(["train", "--preset", "tiny", "--seed", "9", "--out", str(out)]) == 2
     assert "seed: 0 there, 9 here" in " ".join(capsys.readouterr().err.split())
+
+
+def test_the_preset_of_shipped_weights_has_the_settings_on_their_card():
+    assert json.loads(PRESETS["flt-v0"].to_json()) == load_card("flt-v0")["settings"]
