@@ -3,8 +3,8 @@
     python benchmarks/attention_cost.py
     python benchmarks/attention_cost.py --features 64 --longest 16384
 
-Forward passes of one head in float32 with positions in time. MB are those of compiled temporaries. An exponent
-is the slope of log time over log length.
+Forward passes of one head in float32 with positions in time. MB are those of compiled temporaries. An
+exponent is the slope of log time over log length.
 """
 
 from dataclasses import dataclass
