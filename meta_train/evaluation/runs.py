@@ -99,20 +99,29 @@ class Runner:
         train, valid = (np.concatenate(column)[: len(runs)] for column in zip(*chunks, strict=True))
         return Curves(train=train, valid=valid, points=self.points)
 
+    def compile(self, optimizer: Optimizer) -> None:
+        """Compile ahead of `run`. Safe to call for several optimizers at once from threads."""
+        if optimizer.build in self._programs:
+            return
+        began = time.perf_counter()
+        start = self._start_of(0)
+        wide = partial(jax.tree.map, lambda x: jax.ShapeDtypeStruct((self.parallel, *x.shape), x.dtype))
+        program = partial(_train_side_by_side, optimizer.build, self.family, self.steps, self.points)
+        arguments = optimizer.weights, self._data, wide(start), wide(jnp.zeros((), jnp.float32))
+        self._programs[optimizer.build] = jax.jit(program).lower(*arguments).compile()
+        self.compile_seconds += time.perf_counter() - began
+
     def _chunk(
         self, optimizer: Optimizer, runs: Sequence[tuple[int, float]]
     ) -> tuple[np.ndarray, np.ndarray]:
-        began = time.perf_counter()
         starts = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[self._start_of(seed) for seed, _ in runs])
         rates = jnp.asarray([rate for _, rate in runs], jnp.float32)
-        arguments = (optimizer.weights, self._data, starts, rates)
-        if optimizer.build not in self._programs:
-            program = partial(_train_side_by_side, optimizer.build, self.family, self.steps, self.points)
-            self._programs[optimizer.build] = jax.jit(program).lower(*arguments).compile()
-        compiled = time.perf_counter()
-        train, valid = jax.block_until_ready(self._programs[optimizer.build](*arguments))
-        self.compile_seconds += compiled - began
-        self.run_seconds += time.perf_counter() - compiled
+        self.compile(optimizer)
+        began = time.perf_counter()
+        train, valid = jax.block_until_ready(
+            self._programs[optimizer.build](optimizer.weights, self._data, starts, rates)
+        )
+        self.run_seconds += time.perf_counter() - began
         self.runs += len(runs)
         return np.asarray(train), np.asarray(valid)[:, list(self.points)]
 

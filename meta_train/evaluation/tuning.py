@@ -76,19 +76,20 @@ class Tuning:
 
 def choose_rate(runner: Runner, optimizer: Optimizer, seeds: Sequence[int]) -> Tuning:
     """Try `optimizer.rates` on the tuning seeds; widen the grid at an edge that is best, at most twice."""
-    trials = _try_rates(runner, optimizer, optimizer.rates, seeds)
+    trials = try_rates(runner, optimizer, optimizer.rates, seeds)
     for _ in range(WIDEN_AT_MOST):
         side = _edge(trials)
         if side is None:
             break
         wider = widen(tuple(trial.rate for trial in trials), side)
-        trials = sorted(trials + _try_rates(runner, optimizer, wider, seeds), key=lambda trial: trial.rate)
+        trials = sorted(trials + try_rates(runner, optimizer, wider, seeds), key=lambda trial: trial.rate)
     return Tuning(_best(trials).rate, tuple(trials), len(trials) * len(seeds), _edge(trials) is not None)
 
 
-def _try_rates(
+def try_rates(
     runner: Runner, optimizer: Optimizer, rates: Sequence[float], seeds: Sequence[int]
 ) -> list[Trial]:
+    """Every rate on every seed."""
     end = finals(runner.run(optimizer, [(seed, rate) for rate in rates for seed in seeds]))
     valid = end.valid.reshape(len(rates), len(seeds)).mean(axis=1)
     diverged = end.diverged.reshape(len(rates), len(seeds)).sum(axis=1)

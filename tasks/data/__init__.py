@@ -11,7 +11,7 @@ from tasks.data.images import digits, faces, frozen_digits, mnist, photo, photo_
 from tasks.data.signals import mnist1d
 from tasks.data.synthetic import points, ratings
 from tasks.data.tables import autompg, cancer, diabetes, iris, wine
-from tasks.data.texts import bible, code, place_names, topics
+from tasks.data.texts import bible, code, library, place_names, topics
 
 __all__ = [
     "autompg",
@@ -23,6 +23,7 @@ __all__ = [
     "faces",
     "frozen_digits",
     "iris",
+    "library",
     "mnist",
     "mnist1d",
     "photo",

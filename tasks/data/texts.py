@@ -49,6 +49,15 @@ def code() -> Split:
 
 
 @cache
+def library() -> Split:
+    """Source text of all modules of the running Python's standard library (12 MB; follows its version)."""
+    root = Path(get_path("stdlib"))
+    outside = {"site-packages", "dist-packages", "test", "tests", "idlelib"}
+    files = (path for path in sorted(root.rglob("*.py")) if not outside & set(path.relative_to(root).parts))
+    return _text("".join(path.read_text("utf-8", "ignore") for path in files))
+
+
+@cache
 def bible() -> Split:
     """The King James Version (4.3 MB)."""
 
