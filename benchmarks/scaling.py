@@ -1,7 +1,7 @@
 """How meta-training scales with the number of devices.
 
     python benchmarks/scaling.py                               # every local device
-    python benchmarks/scaling.py --families wine --pairs 4 --steps 25
+    python benchmarks/scaling.py --families wine --pairs 4 --steps 25 --pieces
 
 One meta-step of some families is timed on 1, 2, 4, ... devices: with as many pairs on each (weak scaling: the
 ideal is a constant time) and with as many in all (strong scaling: the ideal is a time that halves). The
@@ -45,6 +45,9 @@ class Options:
     """Inner steps of every run: a multiple of 25."""
     repeats: int = 3
     """Timed meta-steps; the fastest counts."""
+    pieces: bool = False
+    """Whether a device evaluates `pairs` pairs at a time, whatever its share: then the meta-gradient should
+    not depend on the number of devices."""
 
     def __post_init__(self) -> None:
         if self.steps < CHUNK or self.steps % CHUNK:
@@ -88,7 +91,8 @@ class Bench:
     def compile(self, job: tuple[str, Case]) -> Population:
         name, case = job
         devices = jax.local_devices()[: case.devices]
-        population = Population(self.scores[name], case.pairs, devices)
+        piece = self.options.pairs if self.options.pieces else 0
+        population = Population(self.scores[name], case.pairs, devices, piece)
         return population.compile(self.flat, KEYS, jnp.int32(CHUNK), self.data[name, case.devices])
 
     def measure(self, case: Case) -> Measured:

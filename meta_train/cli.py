@@ -39,6 +39,9 @@ class Train:
     """Number of outer steps; None keeps the preset's."""
     seed: int | None = None
     """Seed of everything random in the run; None keeps the preset's."""
+    pairs_at_once: int | None = None
+    """Antithetic pairs that a device evaluates side by side: bounds memory, and makes rounding the same on
+    any number of devices. None keeps the preset's, 0 takes all."""
     start: str | None = None
     """Weights to start from, a shipped name or a file; the run keeps their structure. None starts from the
     untrained optimizer."""
@@ -54,7 +57,9 @@ class Train:
         if self.time_limit is not None and self.time_limit <= 0:
             raise UsageError(f"--time-limit is in minutes and must be positive, not {self.time_limit:g}")
         preset = one_of(PRESETS, self.preset, "preset")
-        changes: dict[str, Any] = {"steps": self.steps, "seed": self.seed, "start": self.start}
+        changes: dict[str, Any] = {
+            name: getattr(self, name) for name in ("steps", "seed", "pairs_at_once", "start")
+        }
         given = {name: value for name, value in changes.items() if value is not None}
         try:
             if self.start is not None:

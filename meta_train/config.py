@@ -41,6 +41,8 @@ class TrainConfig:
       families: names of the META_TRAIN families.
       families_per_step: how many of them one outer step uses, in turn.
       pairs: antithetic pairs a family.
+      pairs_at_once: pairs that a device evaluates side by side, if not its whole share (0). The meta-gradient
+        then does not depend on the number of devices, not even in rounding; small shares cost speed.
       horizons: shortest and longest unroll in inner steps; drawn log-uniformly, one for each outer step.
       anytime: share of pairs that are not told their horizon.
       learning_rate: of the outer Adam, where a perturbation has standard deviation 0.1; decays to a tenth.
@@ -60,6 +62,7 @@ class TrainConfig:
     families: tuple[str, ...] = tuple(META_TRAIN)
     families_per_step: int = 6
     pairs: int = 48
+    pairs_at_once: int = 0
     horizons: tuple[int, int] = (100, 1500)
     anytime: float = 0.2
     learning_rate: float = 0.03
@@ -82,6 +85,10 @@ class TrainConfig:
         for name in ("steps", "families_per_step", "pairs", "validation_seeds", "validate_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: expected at least 1")
+        if self.pairs_at_once < 0 or self.pairs % (self.pairs_at_once or self.pairs):
+            raise ValueError(
+                f"pairs_at_once={self.pairs_at_once}: expected 0 or a divisor of pairs={self.pairs}"
+            )
         shortest, longest = self.horizons
         if not CHUNK <= shortest <= longest:
             raise ValueError(f"horizons={self.horizons}: expected {CHUNK} <= shortest <= longest")

@@ -20,13 +20,20 @@ class Population:
         the same for the whole population.
       members: how many there are in all.
       devices: where to run; all local devices by default.
+      piece: how many members a device evaluates side by side, one piece after the other; its whole share if
+        0. Products of other sizes round differently: with one piece size, any number of devices runs the
+        same program on the same members.
 
     Raises:
-      ValueError: the members cannot be divided equally among the devices.
+      ValueError: the members cannot be divided equally among the devices, or a share into pieces.
     """
 
     def __init__(
-        self, function: Callable[..., Any], members: int, devices: Sequence[jax.Device] | None = None
+        self,
+        function: Callable[..., Any],
+        members: int,
+        devices: Sequence[jax.Device] | None = None,
+        piece: int = 0,
     ):
         self.devices = list(devices or jax.local_devices())
         if members % len(self.devices):
@@ -34,14 +41,20 @@ class Population:
                 f"a population of {members} cannot be shared equally by {len(self.devices)} devices: "
                 f"choose a multiple of {len(self.devices)}"
             )
-        self.members = np.arange(members, dtype=np.int32).reshape(len(self.devices), -1)
+        share = members // len(self.devices)
+        if share % (piece or share):
+            raise ValueError(
+                f"a share of {share} on each of {len(self.devices)} devices cannot be cut into pieces of "
+                f"{piece}: choose a divisor of {share}"
+            )
+        self.members = np.arange(members, dtype=np.int32).reshape(len(self.devices), -1, piece or share)
         self._function = function
         self._call: Callable[..., Any] | None = None
 
     def compile(self, shared: Any, *others: Any) -> "Population":
         """Compiles for arguments like these. Safe to call from several threads at once."""
         axes = (None, 0) + (None,) * len(others)
-        mapped = jax.pmap(self._function, in_axes=axes, devices=self.devices)
+        mapped = jax.pmap(self._pieces, in_axes=axes, devices=self.devices)
         self._call = mapped.lower(shared, self.members, *others).compile()
         return self
 
@@ -51,7 +64,11 @@ class Population:
             self.compile(shared, *others)
         assert self._call is not None
         result = self._call(shared, self.members, *others)
-        return jax.tree.map(lambda x: jnp.reshape(x, (-1, *x.shape[2:])), result)
+        return jax.tree.map(lambda x: jnp.reshape(x, (-1, *x.shape[3:])), result)
+
+    def _pieces(self, shared: Any, members: jax.Array, *others: Any) -> Any:
+        """A device's share, members [pieces, piece]; returns arrays [pieces, piece, ...]."""
+        return jax.lax.map(lambda piece: self._function(shared, piece, *others), members)
 
 
 def replicate(tree: Any, devices: Sequence[jax.Device] | None = None) -> Any:

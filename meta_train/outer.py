@@ -183,21 +183,21 @@ class Trainer:
 
     def compile(self, watch: Watch) -> None:
         """Compiles every family's program, in parallel threads."""
+        config = self.config
         jobs = {
-            name: (pair_scores(f, self.config, self.theta), self.config.pairs)
+            name: (pair_scores(f, config, self.theta), config.pairs, config.pairs_at_once)
             for name, f in self.families.items()
         }
         for name, family in self.validation.items():
-            jobs[name] = (self._member_scores(family), self.config.validation_seeds)
+            jobs[name] = (self._member_scores(family), config.validation_seeds, 0)
         arguments = Keys.of(0, 0, 0), jnp.int32(CHUNK)
         self.data = {name: replicate(f.data()) for name, f in (self.families | self.validation).items()}
 
         def build(name: str) -> None:
             started = time.monotonic()
-            function, members = jobs[name]
-            self.programs[name] = Population(function, members).compile(
-                self.flat, *arguments, self.data[name]
-            )
+            function, members, piece = jobs[name]
+            population = Population(function, members, piece=piece)
+            self.programs[name] = population.compile(self.flat, *arguments, self.data[name])
             watch.compiled(name, time.monotonic() - started)
 
         with ThreadPoolExecutor(max_workers=min(len(jobs), os.cpu_count() or 1)) as pool:

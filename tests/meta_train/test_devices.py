@@ -60,9 +60,9 @@ def on_one(theta: Any) -> np.ndarray:
     return scores_on(theta, jax.local_devices()[:1])
 
 
-def scores_on(theta: Any, devices: list[jax.Device]) -> np.ndarray:
+def scores_on(theta: Any, devices: list[jax.Device], piece: int = 0) -> np.ndarray:
     family = bowl(noise=0.3)
-    population = Population(pair_scores(family, settings(pairs=PAIRS), theta), PAIRS, devices)
+    population = Population(pair_scores(family, settings(pairs=PAIRS), theta), PAIRS, devices, piece)
     flat, _ = ravel_pytree(theta)
     return np.stack(population(flat, KEYS, jnp.int32(50), replicate(family.data(), devices)))
 
@@ -84,6 +84,18 @@ def test_two_devices_give_the_scores_and_meta_gradient_of_one(theta: Any, on_one
     assert on_one.shape == (3, PAIRS, 2)
     np.testing.assert_allclose(on_two, on_one, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(gradient_of(on_two, theta), gradient_of(on_one, theta), atol=1e-5)
+
+
+def test_in_pieces_of_one_size_two_devices_give_exactly_the_scores_of_one(theta: Any) -> None:
+    one, two = (scores_on(theta, jax.local_devices()[:count], piece=2) for count in (1, 2))
+
+    np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize(("members", "piece"), [(6, 2), (12, 4)])
+def test_a_share_that_pieces_do_not_divide_is_refused(members: int, piece: int) -> None:
+    with pytest.raises(ValueError, match=f"pieces of {piece}: choose a divisor"):
+        Population(scaled, members, jax.local_devices()[:2], piece)
 
 
 @pytest.mark.slow
@@ -118,7 +130,7 @@ def test_each_device_computes_its_share() -> None:
     population = Population(scaled, 6, devices)
 
     assert population.devices == devices
-    np.testing.assert_array_equal(population.members, [[0, 1, 2], [3, 4, 5]])
+    np.testing.assert_array_equal(population.members.reshape(2, 3), [[0, 1, 2], [3, 4, 5]])
 
 
 def test_all_local_devices_are_the_default() -> None:
