@@ -1,6 +1,7 @@
 """Checkpoints of a meta-training run: what is saved, where, and how a run is found again."""
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,45 +25,94 @@ class RunState(NamedTuple):
     best: jax.Array  # float32 [size]: the average with the lowest validation score so far
     best_score: jax.Array  # float32 []: infinite before the first measurement
     seconds: jax.Array  # float32 []: time spent meta-training
+    excluded: jax.Array  # int32 []: meta-gradients of a family that were not finite, and left out
+    clipped: jax.Array  # int32 []: outer steps whose meta-gradient was too long
 
 
 class Checkpoints:
     """The checkpoints in a run's folder: atomic, the last few kept.
 
+    Args:
+      out: the folder, made if it is not there.
+      config: settings of the run.
+      override: go on with these settings even if the run began with others.
+
     Raises:
       ValueError: the folder holds a run with other settings; the message lists the differences.
     """
 
-    def __init__(self, out: Path, config: TrainConfig):
+    def __init__(self, out: Path, config: TrainConfig, override: bool = False):
         out.mkdir(parents=True, exist_ok=True)
+        self._out = out
         record = out / "config.json"
         options = ocp.CheckpointManagerOptions(max_to_keep=KEPT, enable_async_checkpointing=False)
         self._manager = ocp.CheckpointManager((out / "checkpoints").absolute(), options=options)
         # A run that never got to a checkpoint stands in nobody's way.
         begun = record.exists() and self._manager.latest_step() is not None
         differences = _differences(record, config) if begun else ""
-        if differences:
+        if differences and not override:
             self.close()
             raise ValueError(
                 f"{out} holds a run with other settings ({differences}). "
-                "Continue it with its own settings, or choose another --out"
+                "Go on with its own, choose another --out, or force these with --override"
             )
-        if not begun:
+        if not begun or differences:
             write_atomically(record, config.to_json().encode())
 
     def save(self, state: RunState) -> None:
-        """Writes a checkpoint; one that is there already for this step is left as it is."""
+        """Writes a checkpoint; one that is there already for this step is left as it is.
+
+        Raises:
+          OSError: it could not be written, for example because the disk is full; earlier ones stay.
+        """
         step = int(state.step)
-        if step not in self._manager.all_steps():
+        if step in self._manager.all_steps():
+            return
+        try:
             self._manager.save(step, args=ocp.args.StandardSave(jax.device_get(state)._asdict()))
+        except Exception as error:  # what a full disk raises depends on the layer that meets it
+            kept = self._manager.latest_step()
+            raise OSError(
+                f"the checkpoint of step {step} could not be written to {self._out} "
+                f"({_first_line(error)}); {'none' if kept is None else f'that of step {kept}'} is kept there. "
+                "Make room; the same command then goes on from it"
+            ) from error
 
     def restore(self, like: RunState) -> RunState | None:
-        """The newest state, or None in a new run. `like` gives structure, shapes and dtypes."""
-        step = self._manager.latest_step()
-        if step is None:
+        """The newest state that can be read, or None in a new run.
+
+        Newer ones that cannot be read are warned of, and deleted.
+
+        Args:
+          like: gives structure, shapes and dtypes.
+
+        Raises:
+          ValueError: there are checkpoints, but none can be read.
+        """
+        steps = sorted(self._manager.all_steps(), reverse=True)
+        for place, step in enumerate(steps):
+            found = self._read(step, jax.device_get(like)._asdict())
+            if found is not None:
+                for damaged in steps[:place]:
+                    self._manager.delete(damaged)
+                return RunState(**found)
+        if steps:
+            raise ValueError(
+                f"no checkpoint in {self._out} can be read: they are damaged, or of another release or "
+                "optimizer. Choose another --out"
+            )
+        return None
+
+    def _read(self, step: int, like: dict[str, Any]) -> dict[str, Any] | None:
+        try:
+            return self._manager.restore(step, args=ocp.args.StandardRestore(like))
+        except Exception as error:  # whatever a damaged file leads to
+            warnings.warn(
+                f"the checkpoint of step {step} in {self._out} cannot be read ({_first_line(error)})",
+                RuntimeWarning,
+                stacklevel=3,
+            )
             return None
-        found = self._manager.restore(step, args=ocp.args.StandardRestore(jax.device_get(like)._asdict()))
-        return RunState(**found)
 
     def close(self) -> None:
         """Releases the folder."""
@@ -79,6 +129,10 @@ def recorded_settings(out: Path) -> dict[str, Any]:
     if not record.exists():
         raise FileNotFoundError(f"{record} does not exist: start a run with meta-train train --out {out}")
     return json.loads(record.read_text())
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0][:200]
 
 
 def _differences(record: Path, config: TrainConfig) -> str:

@@ -45,6 +45,8 @@ class Train:
     start: str | None = None
     """Weights to start from, a shipped name or a file; the run keeps their structure. None starts from the
     untrained optimizer."""
+    override: bool = False
+    """Go on with a run that began with other settings, as far as its checkpoint fits."""
     time_limit: float | None = None
     """Minutes after which to write a checkpoint and stop with exit code 0; None for no limit."""
 
@@ -64,9 +66,11 @@ class Train:
         try:
             if self.start is not None:
                 given["optimizer"] = learned_opt.load_weights(self.start)[1]
-            train(replace(preset, **given), self.out, self.time_limit)
+            train(replace(preset, **given), self.out, self.time_limit, self.override)
         except ValueError as error:  # impossible settings, or a folder that holds another run
             raise UsageError(str(error)) from error
+        except OSError as error:  # a folder that is in use, read-only or full
+            raise UsageError(f"--out {self.out}: {error}") from error
         return 0
 
 
@@ -85,7 +89,7 @@ class Export:
     def run(self, console: Console) -> int:
         """Load the newest checkpoint and save it."""
         from learned_opt.weights import save_weights
-        from meta_train.outer import load_trained
+        from meta_train.trained import load_trained
 
         if self.file.suffix != ".safetensors":
             raise UsageError(f"the file must end in .safetensors, not {self.file.name!r}")

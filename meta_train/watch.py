@@ -83,6 +83,15 @@ class Watch:
         if not self._progress.console.is_terminal:
             self.say(f"step {step}: {seconds:.1f} s  {note}")
 
+    def excluded(self, step: int, family: str) -> None:
+        """A family's meta-gradient is not finite."""
+        self.say(f"step {step}: the meta-gradient of {family} is not finite and is left out")
+
+    def counted(self, step: int, **counts: int) -> None:
+        """How often something has happened in this run so far."""
+        for name, count in counts.items():
+            self._writer.add_scalar(f"count/{name}", count, step)
+
     def validated(self, step: int, per_family: Mapping[str, np.ndarray], mean: float) -> None:
         """A measurement on the validation families is done."""
         for name, values in per_family.items():

@@ -9,7 +9,7 @@ import numpy as np
 
 from meta_train.checkpoint import Checkpoints, RunState
 from meta_train.config import TrainConfig
-from meta_train.outer import Trainer
+from meta_train.trainer import Trainer
 
 from .tiny import settings
 
@@ -21,6 +21,8 @@ class Silent:
         self.means: list[float] = []
 
     def stepped(self, *_: Any) -> None: ...
+
+    def counted(self, *_: Any, **__: Any) -> None: ...
 
     def validated(self, step: int, per_family: Any, mean: float) -> None:
         self.means.append(mean)

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from meta_train.config import PRESETS
-from meta_train.outer import Trainer, train
+from meta_train.outer import train
+from meta_train.trainer import Trainer
 from tasks.suites import META_TRAIN, VALIDATION
 
 from .bowls import run_of

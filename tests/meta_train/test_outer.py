@@ -15,7 +15,8 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event
 
 from meta_train.checkpoint import RunState
-from meta_train.outer import Trainer, train
+from meta_train.outer import train
+from meta_train.trainer import Trainer
 
 from .bowls import assert_same_run, run_of, saved
 

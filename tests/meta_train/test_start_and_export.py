@@ -17,7 +17,9 @@ from learned_opt.weights import load_card, save_weights
 from meta_train import cli
 from meta_train.checkpoint import Checkpoints
 from meta_train.config import PRESETS
-from meta_train.outer import Trainer, load_trained, train
+from meta_train.outer import train
+from meta_train.trained import load_trained
+from meta_train.trainer import Trainer
 
 from .bowls import run_of, saved
 from .tiny import OPTIMIZER

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from meta_train.config import CHUNK, NETWORK_SIGMA, PRESETS, SIGMA
-from meta_train.outer import Gain, Trainer, train
+from meta_train.outer import train
+from meta_train.trainer import Gain, Trainer
 from meta_train.unroll import Score
 from tasks.suites import META_TRAIN
 

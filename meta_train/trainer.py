@@ -1,0 +1,200 @@
+"""A run's compiled programs, and the rule that moves the meta-parameters."""
+
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.flatten_util import ravel_pytree
+
+from learned_opt import load_weights, untrained
+from meta_train.checkpoint import RunState
+from meta_train.config import CHUNK, TrainConfig
+from meta_train.devices import Population, replicate
+from meta_train.estimators import Keys, meta_gradient, pair_scores, perturbation_scale
+from meta_train.unroll import Score, objective, unroll
+from meta_train.watch import Watch
+from tasks import TaskFamily
+from tasks.suites import META_TRAIN, VALIDATION
+
+AVERAGING = 0.9  # decay of the running average of the meta-parameters
+VALIDATION_SEED = 1_000_003  # of the validation members: the same in every run
+
+
+class Gain(NamedTuple):
+    """Paired comparison of two meta-parameters on the same members."""
+
+    before: float
+    after: float
+    standard_error: float  # of the mean difference
+
+    @classmethod
+    def of(cls, before: np.ndarray, after: np.ndarray) -> "Gain":
+        """From the objectives of the members, arrays [members]."""
+        error = np.std(before - after, ddof=1) / np.sqrt(len(before)) if len(before) > 1 else np.nan
+        return cls(float(before.mean()), float(after.mean()), float(error))
+
+    def __str__(self) -> str:
+        """One line for the terminal."""
+        fall = self.before - self.after
+        errors = f", {fall / self.standard_error:.1f} standard errors" if self.standard_error > 0 else ""
+        return (
+            f"meta-loss on fixed validation seeds: {self.before:.3f} at the start, {self.after:.3f} now: "
+            f"it fell by {fall:.3f}{errors}"
+        )
+
+
+class Trainer:
+    """A run's compiled functions and the rule that moves the meta-parameters."""
+
+    def __init__(self, config: TrainConfig):
+        self.config = config
+        self.theta, _ = untrained(config.optimizer, jax.random.key(config.seed))
+        if config.start:
+            self.theta = _start_from(config)
+        self.flat, self.unravel = ravel_pytree(self.theta)
+        scale, _ = ravel_pytree(perturbation_scale(self.theta))
+        self.scale = scale / 0.1
+        rate = optax.cosine_decay_schedule(config.learning_rate, config.steps, alpha=0.1)
+        self.outer = optax.chain(optax.clip_by_global_norm(config.clip), optax.adam(rate, b1=0.8, b2=0.95))
+        self.families = {name: META_TRAIN[name] for name in config.families}
+        self.validation = {name: VALIDATION[name] for name in config.validation}
+        self.programs: dict[str, Population] = {}
+        self.data: dict[str, Any] = {}
+        self.combine = jax.jit(meta_gradient, static_argnums=(2, 3))
+        self.advance = jax.jit(self._advance)
+
+    def start(self) -> RunState:
+        """The state of a new run."""
+        zero = jnp.zeros((), jnp.float32)
+        return RunState(
+            jnp.zeros((), jnp.int32),
+            self.flat,
+            self.outer.init(self.flat),
+            self.flat,
+            self.flat,
+            zero + jnp.inf,
+            zero,
+            jnp.zeros((), jnp.int32),
+            jnp.zeros((), jnp.int32),
+        )
+
+    def compile(self, watch: Watch) -> None:
+        """Compiles every family's program, in parallel threads."""
+        config = self.config
+        jobs = {
+            name: (pair_scores(f, config, self.theta), config.pairs, config.pairs_at_once)
+            for name, f in self.families.items()
+        }
+        for name, family in self.validation.items():
+            jobs[name] = (self._member_scores(family), config.validation_seeds, 0)
+        arguments = Keys.of(0, 0, 0), jnp.int32(CHUNK)
+        self.data = {name: replicate(f.data()) for name, f in (self.families | self.validation).items()}
+
+        def build(name: str) -> None:
+            started = time.monotonic()
+            function, members, piece = jobs[name]
+            population = Population(function, members, piece=piece)
+            self.programs[name] = population.compile(self.flat, *arguments, self.data[name])
+            watch.compiled(name, time.monotonic() - started)
+
+        with ThreadPoolExecutor(max_workers=min(len(jobs), os.cpu_count() or 1)) as pool:
+            list(pool.map(build, jobs))
+
+    def step(self, state: RunState, watch: Watch) -> RunState:
+        """One outer step. A family whose meta-gradient is not finite is left out of it."""
+        started = time.monotonic()
+        step = int(state.step)
+        horizon = self.horizon(step)
+        scores: dict[str, Score] = {}
+        gradients = []
+        for name in self.chosen(step):
+            keys = Keys.of(self.config.seed, step, self.config.families.index(name))
+            scores[name] = self.programs[name](state.flat, keys, jnp.int32(horizon), self.data[name])
+            one_device = jax.device_get(scores[name])
+            gradients.append(self.combine(one_device, keys, self.flat.size, self.config.objective))
+        finite = np.isfinite(np.stack(gradients)).all(axis=1)
+        for name in np.asarray(list(scores))[~finite]:
+            watch.excluded(step + 1, name)
+        kept = [gradient for gradient, good in zip(gradients, finite, strict=True) if good]
+        gradient = sum(kept, jnp.zeros_like(self.flat)) / max(1, len(kept))
+        state = self.advance(state, gradient, len(gradients) - len(kept))
+        watch.stepped(
+            step + 1, horizon, scores, gradient, self.unravel(state.flat), time.monotonic() - started
+        )
+        watch.counted(step + 1, excluded=int(state.excluded), clipped=int(state.clipped))
+        return state
+
+    def validate(self, state: RunState, watch: Watch) -> RunState:
+        """Measures the averaged meta-parameters; remembers them if they are the best so far."""
+        per_family = self.measure(state.average)
+        mean = float(np.mean([np.mean(values) for values in per_family.values()]))
+        watch.validated(int(state.step), per_family, mean)
+        if mean < state.best_score:
+            state = state._replace(best=state.average, best_score=jnp.float32(mean))
+        return state
+
+    def measure(self, flat: jax.Array) -> dict[str, np.ndarray]:
+        """Objective of every validation member, [members] for each family; the members never change."""
+        steps = jnp.int32(self.config.validation_steps)
+        measured = {}
+        for index, name in enumerate(self.config.validation):
+            keys = Keys.of(VALIDATION_SEED, 0, index)
+            score = self.programs[name](flat, keys, steps, self.data[name])
+            measured[name] = np.asarray(objective(score, self.config.objective))
+        return measured
+
+    def gain(self, state: RunState) -> Gain:
+        """How much lower the objective is with the best meta-parameters than with those of the start."""
+        before, after = (
+            np.concatenate(list(self.measure(flat).values())) for flat in (self.flat, state.best)
+        )
+        return Gain.of(before, after)
+
+    def chosen(self, step: int) -> list[str]:
+        """The families of an outer step: all of them in turn, in an order drawn anew for each round."""
+        per_step, names = min(self.config.families_per_step, len(self.families)), list(self.families)
+        places = range(step * per_step, (step + 1) * per_step)
+        turns = {place // len(names) for place in places}
+        order = {
+            turn: np.random.default_rng([self.config.seed, turn]).permutation(len(names)) for turn in turns
+        }
+        return [names[order[place // len(names)][place % len(names)]] for place in places]
+
+    def horizon(self, step: int) -> int:
+        """Inner steps of an outer step."""
+        low, high = np.log(self.config.horizons)
+        draw = np.random.default_rng([self.config.seed, step, 1]).uniform(low, high)
+        return max(CHUNK, round(np.exp(draw) / CHUNK) * CHUNK)
+
+    def _advance(self, state: RunState, gradient: jax.Array, excluded: int = 0) -> RunState:
+        updates, outer = self.outer.update(gradient, state.outer, state.flat)
+        flat = state.flat + updates * self.scale
+        return state._replace(
+            step=state.step + 1,
+            flat=flat,
+            outer=outer,
+            average=AVERAGING * state.average + (1 - AVERAGING) * flat,
+            excluded=state.excluded + excluded,
+            clipped=state.clipped + (jnp.linalg.norm(gradient) > self.config.clip),
+        )
+
+    def _member_scores(self, family: TaskFamily) -> Any:
+        def one(flat: jax.Array, member: jax.Array, keys: Keys, steps: jax.Array, data: Any) -> Score:
+            key = jax.random.fold_in(keys.members, member)
+            return unroll(
+                family, self.config.optimizer, self.unravel(flat), key, steps, jnp.asarray(True), data
+            )
+
+        return jax.vmap(one, (None, 0, None, None, None))
+
+
+def _start_from(config: TrainConfig) -> Any:
+    theta, structure = load_weights(config.start)
+    if structure != config.optimizer:
+        raise ValueError(f"{config.start} was made for {structure}, this run is for {config.optimizer}")
+    return theta
