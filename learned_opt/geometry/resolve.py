@@ -12,7 +12,7 @@ from learned_opt.geometry.auto import auto
 from learned_opt.geometry.layout import MATRICES, Geometry
 from learned_opt.geometry.leaves import path_name
 
-Given = Geometry | MuonDimensionNumbers | None
+Given = Any  # a Geometry, a MuonDimensionNumbers or None, if the user gave what is expected
 GeometryFn = Callable[[str, Any], Given]
 GeometryLike = str | GeometryFn | Any
 EXPECTED = "'auto', a function (path, leaf), or a pytree of Geometry or MuonDimensionNumbers"

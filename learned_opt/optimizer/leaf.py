@@ -75,7 +75,7 @@ class Leaf(NamedTuple):
     kind: Kind
 
     @property
-    def count(self) -> int:
+    def tensors(self) -> int:
         """Number of logical tensors."""
         return self.param.shape[0]
 
@@ -91,12 +91,12 @@ class Leaf(NamedTuple):
 
     def mean(self, x: jax.Array) -> jax.Array:
         """Mean over each logical tensor, [tensors of the leaf]; zero where it has no elements."""
-        return jnp.mean(x, axis=_within(x)) if x.size else jnp.zeros((self.count,), x.dtype)
+        return jnp.mean(x, axis=_within(x)) if x.size else jnp.zeros((self.tensors,), x.dtype)
 
     def row(self, x: jax.Array) -> jax.Array:
         """One value a logical tensor, [tensors of the leaf, ...], made broadcastable; extra axes last."""
         ones = (1,) * (self.param.ndim - 1)
-        return x.astype(self.gradient.dtype).reshape(self.count, *ones, *x.shape[1:])
+        return x.astype(self.gradient.dtype).reshape(self.tensors, *ones, *x.shape[1:])
 
 
 class Units(NamedTuple):
@@ -265,15 +265,15 @@ def spread(values: jax.Array, leaves: Sequence[Leaf]) -> list[jax.Array]:
     """Cuts [tensors, ...] into one array [tensors of the leaf, ...] for each leaf."""
     pieces, start = [], 0
     for leaf in leaves:
-        stop = start + leaf.count
+        stop = start + leaf.tensors
         pieces.append(values[start:stop])
         start = stop
     return pieces
 
 
-def _within(x: jax.Array) -> range:
+def _within(x: jax.Array) -> tuple[int, ...]:
     """The axes of each logical tensor."""
-    return range(1, x.ndim)
+    return tuple(range(1, x.ndim))
 
 
 def _exponent(size: jax.Array, previous: jax.Array) -> jax.Array:

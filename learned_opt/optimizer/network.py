@@ -245,7 +245,7 @@ def _units(context: jax.Array) -> list[jax.Array]:
 
 def per_tensor(leaves: list[Leaf], value: Callable[[Leaf], float]) -> np.ndarray:
     """[tensors]: a number that the kind and the shape of each leaf decide, float32."""
-    return np.concatenate([np.full(leaf.count, value(leaf), np.float32) for leaf in leaves])
+    return np.concatenate([np.full(leaf.tensors, value(leaf), np.float32) for leaf in leaves])
 
 
 def static_features(leaves: list[Leaf]) -> np.ndarray:

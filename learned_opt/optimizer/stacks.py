@@ -20,7 +20,7 @@ class Stacks:
         for place, leaf in enumerate(leaves):
             alike[_likeness(leaf) if leaf.param.size <= LARGEST else place].append(place)
         self.groups = list(alike.values())
-        self.counts = [leaf.count for leaf in leaves]
+        self.counts = [leaf.tensors for leaf in leaves]
         rows = np.split(np.arange(sum(self.counts)), np.cumsum(self.counts)[:-1])
         self.rows = np.concatenate([rows[place] for group in self.groups for place in group])
 
