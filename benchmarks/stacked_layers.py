@@ -123,10 +123,9 @@ def main() -> None:
     for column in ("compile step s", "compile update s", "step ms", "update ms"):
         table.add_column(column, justify="right")
     for layout, program in programs.items():
-        seconds = [f"{program.compiling[name]:.1f}" for name in ("step", "update")]
-        table.add_row(
-            layout, *seconds, *(f"{min(times[layout, name][1:]):.1f}" for name in ("step", "update"))
-        )
+        names = tuple(program.programs)
+        compiling = [f"{program.compiling[name]:.1f}" for name in names]
+        table.add_row(layout, *compiling, *(f"{min(times[layout, name][1:]):.1f}" for name in names))
     Console().print(table)
 
 

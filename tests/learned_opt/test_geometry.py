@@ -64,7 +64,10 @@ def test_one_leaf(path: str, shape: tuple[int, ...], expected: str) -> None:
     ("shapes", "expected"),
     [
         ({"layers": {"w": (12, 8, 3), "b": (12, 3)}}, ["vector: b o", "matrix: b i o"]),
-        ({"net": {"w": (12, 8, 3), "b": (12, 3), "gain": (12,)}}, ["vector: b o", "scalar: b", "matrix: b i o"]),
+        (
+            {"net": {"w": (12, 8, 3), "b": (12, 3), "gain": (12,)}},
+            ["vector: b o", "scalar: b", "matrix: b i o"],
+        ),
         ({"w": (12, 8, 3), "b": (12, 3)}, ["vector: b o", "matrix: b i o"]),
         ({"blocks": {"w": (64, 64), "b": (64,)}}, ["vector: o", "matrix: i o"]),
         ({"layers": {"q": (64, 64), "k": (64, 64)}}, ["matrix: i o", "matrix: i o"]),
@@ -72,15 +75,23 @@ def test_one_leaf(path: str, shape: tuple[int, ...], expected: str) -> None:
         ({"layers": {"0": {"w": (3, 3, 4, 4)}, "1": {"w": (3, 3, 4, 4)}}}, ["matrix: i i i o"] * 2),
         ({"blocks": {"conv": (6, 3, 3, 4, 4), "scale": (6, 4)}}, ["matrix: b i i i o", "vector: b o"]),
         ({"scan": {"w": (8, 12, 3), "b": (3, 12)}}, ["vector: o b", "matrix: i b o"]),
-        ({"scan": {"norm": {"scale": (12, 8)}, "moe": {"w": (12, 4, 8, 3)}}}, ["matrix: b b i o", "vector: b o"]),
-        ({"outer": {"a": (2, 8), "scan": {"w": (2, 3, 8, 4), "b": (2, 3, 4)}}, "c": {"scale": (2, 5)}},
-         ["vector: b o", "vector: b o", "vector: b b o", "matrix: b b i o"]),
+        (
+            {"scan": {"norm": {"scale": (12, 8)}, "moe": {"w": (12, 4, 8, 3)}}},
+            ["matrix: b b i o", "vector: b o"],
+        ),
+        (
+            {"outer": {"a": (2, 8), "scan": {"w": (2, 3, 8, 4), "b": (2, 3, 4)}}, "c": {"scale": (2, 5)}},
+            ["vector: b o", "vector: b o", "vector: b b o", "matrix: b b i o"],
+        ),
         ({"attn": {"q": (12, 64, 64), "o": (12, 64, 64)}}, ["matrix: b i o", "matrix: b i o"]),
         ({"attn": {"q": (64, 4, 16), "o": (4, 16, 64)}}, ["matrix: i i o", "matrix: i o o"]),
-        ({"moe": {"up": (4, 8, 32), "b": (4, 32), "router": (8, 4)}}, ["vector: b o", "matrix: i o", "matrix: b i o"]),
+        (
+            {"moe": {"up": (4, 8, 32), "b": (4, 32), "router": (8, 4)}},
+            ["vector: b o", "matrix: i o", "matrix: b i o"],
+        ),
         ({"embed": {"w": (8, 4), "b": (4,)}}, ["vector: o", "matrix: i o"]),
     ],
-)  # fmt: skip
+)
 def test_neighbours_tell_what_is_stacked(shapes: Any, expected: list[str]) -> None:
     assert list(guessed(shapes).values()) == expected
 
@@ -133,9 +144,15 @@ def test_layers_that_are_no_matrices_stay_apart() -> None:
     ("geometry", "message"),
     [
         ("muon", "geometry='muon': expected 'auto', a function"),
-        ({"a": LAYER}, r"another structure than the parameters: no geometry for w of shape \(4, 3\); no parameter for a, given Geometry"),
+        (
+            {"a": LAYER},
+            r"structure.*: no geometry for w of shape \(4, 3\); no parameter for a, given Geometry",
+        ),
         ({"w": {"x": LAYER}}, r"w of shape \(4, 3\) was given \{'x'.*expected a Geometry"),
-        ({"w": Geometry("matrix", (), (0,), (2,))}, r"w of shape \(4, 3\) was given Geometry.*missing: \[1\]; not there: \[2\]"),
+        (
+            {"w": Geometry("matrix", (), (0,), (2,))},
+            r"w of shape \(4, 3\) was given Geom.*missing: \[1\]; not there: \[2\]",
+        ),
         ({"w": Geometry("matrix", (0,), (0,), (1,))}, r"exactly once \(named twice: \[0\]\)"),
         ({"w": Geometry("matrix", (), (-2,), (1,))}, r"not there: \[-2\]"),
         (lambda path, leaf: Geometry("vector", (), (), ()), r"missing: \[0, 1\]"),
@@ -143,14 +160,17 @@ def test_layers_that_are_no_matrices_stay_apart() -> None:
         ({"w": Geometry("vector", (), (0,), (1,))}, "a vector has batch and output axes only"),
         ({"w": Geometry("scalar", (0,), (), (1,))}, "a scalar has batch axes only"),
         ({"w": Geometry("matrix", (0,), (), (1,))}, "needs an input axis"),
-        ({"w": Geometry("matrix", (), (0,), (1,), blocks=((1, 2),))}, r"w of shape \(4, 3\).*\(\(1, 2\),\).*axis 1 of size 3 is not divided by 2"),
+        (
+            {"w": Geometry("matrix", (), (0,), (1,), blocks=((1, 2),))},
+            r"w of shape \(4, 3\).*axis 1 of size 3 is not divided by 2",
+        ),
         ({"w": Geometry("vector", (0,), (), (1,), blocks=((0, 2),))}, "blocks need an input or output axis"),
         ({"w": Geometry("matrix", (), (0,), (1,), blocks=((0, 2), (0, 2)))}, "not axis 0 twice"),
-        ({"w": MuonDimensionNumbers(0, 0)}, r"w of shape \(4, 3\).*MuonDimensionNumbers|named twice"),
-        ({"w": MuonDimensionNumbers(0, 2)}, r"w of shape \(4, 3\) was given MuonDimensionNumbers.*not there: \[2\]"),
+        ({"w": MuonDimensionNumbers(0, 0)}, r"w of shape \(4, 3\) was given Muon.*named twice: \[0\]"),
+        ({"w": MuonDimensionNumbers(0, 2)}, r"w of shape \(4, 3\) was given Muon.*not there: \[2\]"),
         ({"w": "matrix"}, r"w of shape \(4, 3\) was given matrix: expected a Geometry"),
     ],
-)  # fmt: skip
+)
 def test_refused(geometry: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         resolve(geometry, {"w": jnp.ones((4, 3))})
