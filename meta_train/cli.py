@@ -1,4 +1,4 @@
-"""The `meta-train` command: train, export, evaluate, list."""
+"""The `meta-train` command: train, export, evaluate, describe, list."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, Positional, UseAp
 
 from meta_train.baselines import BASELINES
 from meta_train.evaluation import Optimizer, Protocol, baseline, evaluate, learned
-from meta_train.lookup import UsageError, families, list_all, load_weights, named_weights, one_of
+from meta_train.lookup import UsageError, describe, families, list_all, load_weights, named_weights, one_of
 
 DEMO_STEPS = 300
 PIPE_WIDTH = 130
@@ -181,6 +181,20 @@ class Evaluate:
 
 
 @dataclass(frozen=True)
+class Describe:
+    """Show what the optimizer takes each parameter of a task's network for."""
+
+    task: Positional[str]
+    """A task by name, or FILE.py:NAME for a TaskFamily of your own."""
+
+    def run(self, console: Console) -> int:
+        """Print the table."""
+        (family,) = families("", [self.task]).values()
+        describe(console, self.task, family)
+        return 0
+
+
+@dataclass(frozen=True)
 class List:
     """Show the tasks of every suite, the presets for `train`, the baselines and the shipped weights."""
 
@@ -194,6 +208,7 @@ Command = (
     Annotated[Train, subcommand("train")]
     | Annotated[Export, subcommand("export")]
     | Annotated[Evaluate, subcommand("evaluate")]
+    | Annotated[Describe, subcommand("describe")]
     | Annotated[List, subcommand("list")]
 )
 

@@ -134,6 +134,18 @@ def list_all(console: Console, baselines: Mapping[str, Baseline]) -> None:
     console.print(weights)
 
 
+def describe(console: Console, name: str, family: TaskFamily) -> None:
+    """Print the geometry of a family's parameters."""
+    from learned_opt.geometry.table import COLUMNS, NUMBERS, rows
+
+    shown = Table(title=f"parameters of {name}", title_justify="left", box=box.SIMPLE_HEAD)
+    for column in COLUMNS:
+        shown.add_column(column, justify="right" if column in NUMBERS else "left")
+    for row in rows(family.card.shapes()):
+        shown.add_row(*row)
+    console.print(shown)
+
+
 def _made_by(name: str) -> str:
     from learned_opt.weights import load_card
 

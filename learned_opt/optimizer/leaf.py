@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from learned_opt.config import FLTConfig
-from learned_opt.geometry import Geometry
+from learned_opt.geometry.layout import MATRICES, Kind, fans
 from learned_opt.optimizer.controller import SIGNALS, Measures
 from learned_opt.optimizer.memory import Memory, Reads, Slots, slot_powers
 
@@ -63,25 +63,40 @@ class TensorState(NamedTuple):
 
 
 class Leaf(NamedTuple):
-    """A leaf's arrays before the write, all of its shape, in float32 or float64."""
+    """A leaf's arrays before the write, in float32 or float64, all as `Geometry.view` shows them.
+
+    Shapes are [count, rows, columns], or [count, size] of vectors and scalars: axis 0 counts logical tensors.
+    """
 
     gradient: jax.Array
     param: jax.Array
     slots: Slots
     direction: jax.Array | None  # the direction of the step before
-    geometry: Geometry
+    kind: Kind
+
+    @property
+    def tensors(self) -> int:
+        """Number of logical tensors."""
+        return self.param.shape[0]
+
+    @property
+    def fans(self) -> tuple[int, int]:
+        """(fan-in, fan-out) of each logical tensor."""
+        return fans(self.kind, self.param.shape)
+
+    @property
+    def is_matrix(self) -> bool:
+        """Whether it may be orthogonalised."""
+        return self.kind in MATRICES
 
     def mean(self, x: jax.Array) -> jax.Array:
         """Mean over each logical tensor, [tensors of the leaf]; zero where it has no elements."""
-        if not x.size:
-            return jnp.zeros((self.geometry.count(x.shape),), x.dtype)
-        return jnp.mean(x, axis=self.geometry.reduced).reshape(-1)
+        return jnp.mean(x, axis=_within(x)) if x.size else jnp.zeros((self.tensors,), x.dtype)
 
     def row(self, x: jax.Array) -> jax.Array:
         """One value a logical tensor, [tensors of the leaf, ...], made broadcastable; extra axes last."""
-        shape = self.param.shape
-        rows = tuple(size if axis in self.geometry.stacked else 1 for axis, size in enumerate(shape))
-        return x.astype(self.gradient.dtype).reshape(rows + x.shape[1:])
+        ones = (1,) * (self.param.ndim - 1)
+        return x.astype(self.gradient.dtype).reshape(self.tensors, *ones, *x.shape[1:])
 
 
 class Units(NamedTuple):
@@ -101,9 +116,7 @@ class Units(NamedTuple):
         """
         dtype = tensors.root_rms.dtype
         size = [jnp.abs(leaf.gradient) for leaf in leaves]
-        largest = join(
-            jnp.max(x, axis=leaf.geometry.reduced, initial=0) for x, leaf in zip(size, leaves, strict=True)
-        ).astype(dtype)
+        largest = join(jnp.max(x, axis=_within(x), initial=0) for x in size).astype(dtype)
         average = join(leaf.mean(x) for x, leaf in zip(size, leaves, strict=True)).astype(dtype)
         exponent = _exponent(jnp.maximum(largest, tensors.root_rms), tensors.exponent)
         down = _power_of_two(-exponent, dtype)
@@ -226,8 +239,8 @@ def _moments(leaf: Leaf, new: Written) -> dict[str, jax.Array]:
     whitened = jnp.clip(new.gradient * inverse, -5.0, 5.0)
     direction = jnp.zeros_like(fast) if leaf.direction is None else leaf.direction.astype(fast.dtype)
     row_root = jnp.sqrt(mean(square))
-    if leaf.geometry.inputs:
-        rows = jnp.mean(square, axis=leaf.geometry.outputs, keepdims=True)
+    if square.ndim > 2:
+        rows = jnp.mean(square, axis=-1, keepdims=True)
         row_root = mean(jnp.broadcast_to(jnp.sqrt(rows), square.shape))
     return {
         "parameter": mean(leaf.param * leaf.param),
@@ -252,10 +265,15 @@ def spread(values: jax.Array, leaves: Sequence[Leaf]) -> list[jax.Array]:
     """Cuts [tensors, ...] into one array [tensors of the leaf, ...] for each leaf."""
     pieces, start = [], 0
     for leaf in leaves:
-        stop = start + leaf.geometry.count(leaf.param.shape)
+        stop = start + leaf.tensors
         pieces.append(values[start:stop])
         start = stop
     return pieces
+
+
+def _within(x: jax.Array) -> tuple[int, ...]:
+    """The axes of each logical tensor."""
+    return tuple(range(1, x.ndim))
 
 
 def _exponent(size: jax.Array, previous: jax.Array) -> jax.Array:

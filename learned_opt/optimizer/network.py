@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from learned_opt.config import FLTConfig
-from learned_opt.geometry import Geometry
 from learned_opt.optimizer.controller import STATIC_FEATURES, Controller
 from learned_opt.optimizer.leaf import (
     RELATIVE_EPSILON,
@@ -66,7 +65,7 @@ class FourierLearner(hk.Module):
         """One step.
 
         Args:
-          leaves: gradients, parameters, memory and geometry.
+          leaves: gradients, parameters, memory and kind.
           tensors: state of each logical tensor.
           count: steps taken so far, int32 scalar.
           horizon: planned number of steps, float scalar, infinite if unknown.
@@ -173,8 +172,8 @@ class FourierLearner(hk.Module):
         now = join(leaf.mean(u * u) for leaf, u in zip(leaves, directions, strict=True)).astype(power.dtype)
         power = POWER_DECAY * power + (1 - POWER_DECAY) * now
         running = power / -jnp.expm1(np.log(POWER_DECAY) * (count.astype(power.dtype) + 1))
-        sizes = per_tensor(leaves, lambda g, shape: math.prod(shape) / max(g.count(shape), 1))
-        fan_in = per_tensor(leaves, lambda g, shape: g.fans(shape)[0])
+        sizes = per_tensor(leaves, lambda leaf: math.prod(leaf.param.shape[1:]))
+        fan_in = per_tensor(leaves, lambda leaf: leaf.fans[0])
         own = sizes / (sizes + SMALL)
         mean_square = own * now + (1 - own) * running
         scale = jax.lax.rsqrt(jnp.where(mean_square > 0, mean_square, 1.0)) / fan_in
@@ -195,17 +194,16 @@ def blend(
     sqrt(fan-out / fan-in) (Yang, Simon, Bernstein, "A Spectral Condition for Feature Learning", arXiv
     2310.17813), for the elementwise part RMS 1 / fan-in.
     """
-    matrices = [i for i, leaf in enumerate(leaves) if orthogonalize and leaf.geometry.kind == "matrix"]
-    stacks = polar_factors([leaves[i].geometry.to_matrices(orthogonal[i]) for i in matrices])
-    factors = dict(zip(matrices, stacks, strict=True))
-    ratio = per_tensor(leaves, lambda g, shape: math.sqrt(g.fans(shape)[1] / g.fans(shape)[0]))
+    matrices = [i for i, leaf in enumerate(leaves) if orthogonalize and leaf.is_matrix]
+    factors = dict(zip(matrices, polar_factors([orthogonal[i] for i in matrices]), strict=True))
+    ratio = per_tensor(leaves, lambda leaf: math.sqrt(leaf.fans[1] / leaf.fans[0]))
     weights = spread((share * ratio).astype(share.dtype), leaves)
     blended = []
     scales = spread(element_scale, leaves)
     for i, (leaf, scale, weight) in enumerate(zip(leaves, scales, weights, strict=True)):
         direction = leaf.row(scale) * element[i]
         if i in factors:
-            direction += leaf.row(weight) * leaf.geometry.from_matrices(factors[i], leaf.param.shape)
+            direction += leaf.row(weight) * factors[i]
         blended.append(direction)
     return blended
 
@@ -245,21 +243,20 @@ def _units(context: jax.Array) -> list[jax.Array]:
     return [context[..., unit] for unit in range(context.shape[-1])]
 
 
-def per_tensor(leaves: list[Leaf], value: Callable[[Geometry, tuple[int, ...]], float]) -> np.ndarray:
-    """[tensors]: a number that the geometry and the shape of each leaf decide, float32."""
-    shapes = [(leaf.geometry, leaf.param.shape) for leaf in leaves]
-    return np.concatenate([np.full(g.count(shape), value(g, shape), np.float32) for g, shape in shapes])
+def per_tensor(leaves: list[Leaf], value: Callable[[Leaf], float]) -> np.ndarray:
+    """[tensors]: a number that the kind and the shape of each leaf decide, float32."""
+    return np.concatenate([np.full(leaf.tensors, value(leaf), np.float32) for leaf in leaves])
 
 
 def static_features(leaves: list[Leaf]) -> np.ndarray:
     """[tensors, len(STATIC_FEATURES)]: what the shapes alone say of each logical tensor."""
-    matrix = per_tensor(leaves, lambda g, _: float(g.kind == "matrix"))
-    fan_in = per_tensor(leaves, lambda g, shape: math.log(max(g.fans(shape)[0], 1) / 32) / 2)
-    fan_out = per_tensor(leaves, lambda g, shape: math.log(max(g.fans(shape)[1], 1) / 32) / 2)
+    matrix = per_tensor(leaves, lambda leaf: float(leaf.is_matrix))
+    fan_in = per_tensor(leaves, lambda leaf: math.log(max(leaf.fans[0], 1) / 32) / 2)
+    fan_out = per_tensor(leaves, lambda leaf: math.log(max(leaf.fans[1], 1) / 32) / 2)
     columns = {
         "one": np.ones_like(matrix),
         "matrix": matrix,
-        "embedding": per_tensor(leaves, lambda g, _: float(g.kind == "embedding")),
+        "embedding": per_tensor(leaves, lambda leaf: float(leaf.kind == "embedding")),
         "fan_in": matrix * fan_in,
         "fan_out": matrix * fan_out,
         "depth": np.full_like(matrix, math.log(max(matrix.sum(), 1.0) / 4) / 2),
@@ -275,10 +272,10 @@ def transformed(config: FLTConfig) -> hk.Transformed:
 
 def initial_meta_parameters(config: FLTConfig, key: jax.Array | None = None) -> Any:
     """The untrained optimizer's meta-parameters, {module: {name: float32 array}}."""
-    square = jnp.ones((2, 2), jnp.float32)
-    slots = (square,) * len(slot_powers(config))
-    leaf = Leaf(square, square, slots, square, Geometry("matrix", (), (0,), (1,)))
-    tensors = TensorState.zeros(1, config, square.dtype)
+    matrix = jnp.ones((1, 2, 2), jnp.float32)
+    slots = (matrix,) * len(slot_powers(config))
+    leaf = Leaf(matrix, matrix, slots, matrix, "matrix")
+    tensors = TensorState.zeros(1, config, matrix.dtype)
     key = jax.random.key(0) if key is None else key
     return transformed(config).init(key, [leaf], tensors, jnp.zeros((), jnp.int32), jnp.ones((), jnp.float32))
 

@@ -11,7 +11,7 @@ import optax
 from jax.typing import ArrayLike
 
 from learned_opt.config import FLTConfig
-from learned_opt.geometry import Geometry, GeometryFn, resolve
+from learned_opt.geometry import Geometry, GeometryLike, resolve
 from learned_opt.optimizer.leaf import Leaf, TensorState
 from learned_opt.optimizer.memory import slot_powers
 from learned_opt.optimizer.network import transformed
@@ -41,7 +41,7 @@ def flt_optimizer(
     total_steps: ArrayLike | None = None,
     weight_decay: ArrayLike = 0.0,
     mask: Any | Callable[[Any], Any] | None = None,
-    geometry: str | GeometryFn | Any = "auto",
+    geometry: GeometryLike = "auto",
     orthogonalize: bool = True,
     state_dtype: Any | None = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -64,7 +64,8 @@ def flt_optimizer(
         runs without an end in sight.
       weight_decay: decoupled, in AdamW's units at its learning rate 1e-3.
       mask: which leaves decay, as in `optax.adamw`: a tree of bools or a function of the parameters.
-      geometry: "auto", a function (path, leaf) -> Geometry, or a pytree of Geometry. See `describe`.
+      geometry: what the leaves are: "auto", a function (path, leaf) -> Geometry, or a pytree of Geometry or
+        of optax's `MuonDimensionNumbers`. See `describe`, and docs/geometry.md.
       orthogonalize: False leaves the orthogonalised direction of matrices out: cheaper steps, a weaker
         optimizer.
       state_dtype: None keeps the memory in float32; "bfloat16" halves it, rounding stochastically.
@@ -74,7 +75,8 @@ def flt_optimizer(
       holds 14 bytes a parameter with the shipped weights.
 
     Raises:
-      ValueError: non-positive `total_steps`, unknown or unreadable weights, `update` without `params`.
+      ValueError: non-positive `total_steps`, unknown or unreadable weights, a geometry that does not fit the
+        parameters, `update` without `params`.
       TypeError: complex or integer parameters.
 
     Example:
@@ -104,7 +106,7 @@ def scale_by_flt(
     weights: Weights = None,
     *,
     total_steps: ArrayLike | None = None,
-    geometry: str | GeometryFn | Any = "auto",
+    geometry: GeometryLike = "auto",
     orthogonalize: bool = True,
     state_dtype: Any | None = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -115,7 +117,7 @@ def scale_by_flt(
 def _scale_by_flt(
     weights: Weights,
     total_steps: ArrayLike | None,
-    geometry: str | GeometryFn | Any,
+    geometry: GeometryLike,
     orthogonalize: bool,
     state_dtype: Any | None,
     weight_decay: ArrayLike,
@@ -152,7 +154,8 @@ def _scale_by_flt(
         gradients, structure = jax.tree.flatten(updates)
         if not gradients:
             return updates, state
-        leaves = _leaves(gradients, jax.tree.leaves(params), state, resolve(geometry, params))
+        geometries = resolve(geometry, params)
+        leaves = _leaves(gradients, jax.tree.leaves(params), state, geometries)
         stacks = Stacks(leaves)
         result = network.apply(
             theta,
@@ -167,7 +170,8 @@ def _scale_by_flt(
             return jax.tree.map(lambda a, b: jnp.where(result.finite, a.astype(b.dtype), b), new, old)
 
         def tree(arrays: Sequence[jax.Array]) -> Any:
-            return jax.tree.unflatten(structure, stacks.unstacked(arrays))
+            views = zip(geometries, stacks.unstacked(arrays), gradients, strict=True)
+            return jax.tree.unflatten(structure, [g.restore(x, leaf.shape) for g, x, leaf in views])
 
         memory = [tree(column) for column in zip(*result.slots, strict=True)]
         if storage is not None:
@@ -182,9 +186,9 @@ def _scale_by_flt(
         rate = WEIGHT_DECAY_RATE * result.schedule * weight_decay
         decays = _decay_masks(weight_decay, mask, params)
         steps = []
-        rows = zip(stacks.unstacked(result.updates), leaves, gradients, decays, strict=True)
-        for u, leaf, g, decay in rows:
-            step = u + rate.astype(u.dtype) * leaf.param.astype(u.dtype) if decay else u
+        proposed = jax.tree.leaves(tree(result.updates))
+        for u, p, g, decay in zip(proposed, jax.tree.leaves(params), gradients, decays, strict=True):
+            step = u + rate.astype(u.dtype) * p.astype(u.dtype) if decay else u
             steps.append(jnp.where(result.finite, step, 0).astype(g.dtype))
         return jax.tree.unflatten(structure, steps), new_state
 
@@ -229,8 +233,9 @@ def _leaves(
     leaves = []
     for g, p, slot, direction, geometry in zip(gradients, params, slots, directions, geometries, strict=True):
         dtype = _compute_dtype(p)
-        remembered = tuple(x.astype(dtype) for x in slot)
-        leaves.append(Leaf(g.astype(dtype), p.astype(dtype), remembered, direction, geometry))
+        arrays = [geometry.view(x.astype(dtype)) for x in (g, p, *slot)]
+        before = None if direction is None else geometry.view(direction)
+        leaves.append(Leaf(arrays[0], arrays[1], tuple(arrays[2:]), before, geometry.kind))
     return leaves
 
 

@@ -64,11 +64,11 @@ def convnet(
 
     def start(config: Config) -> Params:
         stages = [_stage(windows, i, o, hidden_gain(config)) for i, o in pairwise((colours, *channels))]
-        return {"stages": stages, "head": dense(channels[-1], classes, config["head"])}
+        return {"strided_convs": stages, "head": dense(channels[-1], classes, config["head"])}
 
     def apply(params: Params, x: jax.Array, config: Config) -> jax.Array:
         x = x.reshape(x.shape[0], *space, colours)
-        for stage in params["stages"]:
+        for stage in params["strided_convs"]:
             x = group_normalise(stage["norm"], convolve(x, stage["kernel"], stride), groups)
             x = activate(x, config)
             inner = activate(convolve(x, stage["inner"]["kernel"]) + stage["inner"]["bias"], config)

@@ -8,22 +8,18 @@ import numpy as np
 import pytest
 
 from learned_opt import FLTConfig, flt_optimizer
-from learned_opt.geometry import Geometry
+from learned_opt.geometry.layout import Kind
 from learned_opt.optimizer import stacks
 from learned_opt.optimizer.leaf import Leaf, TensorState
 
 from .common import moved
 
 CONFIG = FLTConfig(rule_width=2, controller_width=2)
-MATRIX = Geometry("matrix", (), (0,), (1,))
-LAYERS = Geometry("matrix", (0,), (1,), (2,))
 
 
-def leaf(
-    shape: tuple[int, ...], geometry: Geometry = MATRIX, fill: float = 0.0, dtype: Any = jnp.float32
-) -> Leaf:
+def leaf(shape: tuple[int, ...], kind: Kind = "matrix", fill: float = 0.0, dtype: Any = jnp.float32) -> Leaf:
     array = jnp.full(shape, fill, dtype)
-    return Leaf(array, array, (array, array), array.astype(jnp.bfloat16), geometry)
+    return Leaf(array, array, (array, array), array.astype(jnp.bfloat16), kind)
 
 
 def network(depth: int) -> dict[str, jax.Array]:
@@ -76,34 +72,33 @@ def test_a_deeper_network_is_no_larger_a_program(monkeypatch: pytest.MonkeyPatch
 
 
 def test_only_leaves_that_are_alike_share_a_stack() -> None:
-    alike = leaf((4, 4))
-    large = leaf((stacks.LARGEST + 1, 1))
+    alike = leaf((1, 4, 4))
+    large = leaf((1, stacks.LARGEST + 1, 1))
     others = [
-        leaf((4, 5)),
-        leaf((4, 4), dtype=jnp.float16),
-        leaf((4, 4), Geometry("embedding", (), (0,), (1,))),
-        leaf((4, 4), Geometry("matrix", (), (1,), (0,))),
+        leaf((1, 4, 5)),
+        leaf((1, 4, 4), dtype=jnp.float16),
+        leaf((1, 4, 4), "embedding"),
+        leaf((4, 4), "vector"),
         large,
         large,
     ]
 
-    found = stacks.Stacks(
-        [alike, *others, leaf((4, 4), Geometry("matrix", (), (0,), (1,), "another reason"))]
-    )
+    found = stacks.Stacks([alike, *others, leaf((3, 4, 4))])
 
     assert found.groups == [[0, 7], [1], [2], [3], [4], [5], [6]]
 
 
-def test_a_stack_of_stacks_keeps_its_logical_tensors_in_order() -> None:
-    leaves = [leaf((2, 4, 3), LAYERS, 1.0), leaf((4, 3), MATRIX, 2.0), leaf((2, 4, 3), LAYERS, 3.0)]
+def test_a_stack_keeps_the_logical_tensors_of_its_leaves_in_order() -> None:
+    leaves = [leaf((2, 4, 3), fill=1.0), leaf((1, 5, 3), fill=2.0), leaf((3, 4, 3), fill=3.0)]
     found = stacks.Stacks(leaves)
 
     stack, single = found.stacked(leaves)
 
-    assert stack.geometry == Geometry("matrix", (0, 1), (2,), (3,), stack.geometry.reason)
-    assert stack.param.shape == stack.slots[0].shape == (2, 2, 4, 3)
-    np.testing.assert_array_equal(stack.mean(stack.param), [1.0, 1.0, 3.0, 3.0])
-    assert [float(x.ravel()[0]) for x in found.unstacked([stack.param, single.param])] == [1.0, 2.0, 3.0]
-    tensors = TensorState.zeros(5, CONFIG, jnp.dtype(jnp.float32))._replace(noise=jnp.arange(5.0))
-    np.testing.assert_array_equal(found.sorted(tensors).noise, [0.0, 1.0, 3.0, 4.0, 2.0])
+    assert stack.kind == "matrix"
+    assert stack.param.shape == stack.slots[0].shape == (5, 4, 3)
+    np.testing.assert_array_equal(stack.mean(stack.param), [1.0, 1.0, 3.0, 3.0, 3.0])
+    back = found.unstacked([stack.param, single.param])
+    jax.tree.map(np.testing.assert_array_equal, back, [leaf.param for leaf in leaves])
+    tensors = TensorState.zeros(6, CONFIG, jnp.dtype(jnp.float32))._replace(noise=jnp.arange(6.0))
+    np.testing.assert_array_equal(found.sorted(tensors).noise, [0.0, 1.0, 3.0, 4.0, 5.0, 2.0])
     np.testing.assert_array_equal(found.restored(found.sorted(tensors)).noise, tensors.noise)

@@ -194,6 +194,29 @@ def test_list_shows_every_task_preset_and_baseline(monkeypatch, capsys):
     assert [name for name in names if name not in printed] == []
 
 
+def test_describe_shows_every_parameter(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "200")
+    assert cli.main(["describe", "signal_conv"]) == 0
+    printed = [line.split() for line in capsys.readouterr().out.split("\n")]
+    assert [
+        "strided_convs/0/kernel",
+        "5x1x16",
+        "matrix",
+        "i",
+        "i",
+        "o",
+        "5",
+        "16",
+        "1",
+        "convolution:",
+        "(window...,",
+        "in,",
+        "out)",
+    ] in printed
+    assert sum("matrix" in line for line in printed) == 6
+    assert cli.main(["describe", "nothing"]) == 2
+
+
 def test_help_explains_every_flag_with_its_default():
     shown = subprocess.run(
         [sys.executable, "-m", "meta_train", "evaluate", "--help"], capture_output=True, text=True, check=True

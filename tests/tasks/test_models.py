@@ -122,17 +122,17 @@ def test_deep_networks_keep_the_size_of_the_signal(activation):
 
 def test_conv_kernels_keep_their_shape():
     params = convnet((8, 8), (4,), 10, window=3, stride=1, groups=4).init(random.key(0), plain())
-    assert params["stages"][0]["kernel"].shape == (3, 3, 1, 4)
+    assert params["strided_convs"][0]["kernel"].shape == (3, 3, 1, 4)
 
 
 def test_convnets_read_colours_as_channels():
     model, settings = convnet((8, 8), (4,), 5, window=3, stride=1, groups=4, colours=3), plain()
     params = model.init(random.key(0), settings)
-    assert params["stages"][0]["kernel"].shape == (3, 3, 3, 4)
+    assert params["strided_convs"][0]["kernel"].shape == (3, 3, 3, 4)
     image = random.normal(random.key(1), (2, 8, 8, 3))
     logits = model.apply(params, image.reshape(2, -1), settings)
     swapped = jax.tree.map(lambda x: x, params)
-    swapped["stages"][0]["kernel"] = params["stages"][0]["kernel"][:, :, ::-1]
+    swapped["strided_convs"][0]["kernel"] = params["strided_convs"][0]["kernel"][:, :, ::-1]
     turned = model.apply(swapped, image[..., ::-1].reshape(2, -1), settings)
     np.testing.assert_allclose(logits, turned, rtol=1e-5, atol=1e-5)
 
