@@ -8,6 +8,8 @@ from typing import Any, Literal
 CONFIG_VERSION = 2
 MAX_RULE_WIDTH = 64  # compiled unit by unit: a file may not ask for hours of it
 MAX_CONTROLLER_WIDTH = 256
+MAX_HEADS = 16
+MAX_HISTORY = 24  # log-spaced: 16 million steps
 MAX_WINDOW = 256  # arrays of state
 MAX_MODES = 32
 DECAY = "a number strictly between 0 and 1, by at least 1e-9"
@@ -104,6 +106,9 @@ class FLTConfig:
       window: number of gradients that the window memory keeps.
       rule_width: width of the per-parameter network that chooses each parameter's read-out; 0 fixes it.
       controller_width: width of the per-tensor network beside the step-size law; 0 leaves the law alone.
+      attention_heads: heads of the controller's attention over a tensor's own past and across the tensors of
+        the tree; 0 leaves it out.
+      history: tokens of its past that each tensor keeps for that, at log-spaced ages.
       signal_decays: initial decays of the complex modes that remember each tensor's scalar signals.
       law: False switches normalisation, law and blend off: the update is the bare read-out, as in the
         classical optimizers.
@@ -116,6 +121,8 @@ class FLTConfig:
     window: int = 16
     rule_width: int = 8
     controller_width: int = 8
+    attention_heads: int = 0
+    history: int = 12
     signal_decays: tuple[float, ...] = (0.7, 0.95, 0.99)
     law: bool = True
     epsilon: float | None = None
@@ -138,6 +145,8 @@ class FLTConfig:
         _check_width(self, "window", 1, MAX_WINDOW)
         _check_width(self, "rule_width", 0, MAX_RULE_WIDTH)
         _check_width(self, "controller_width", 0, MAX_CONTROLLER_WIDTH)
+        _check_width(self, "attention_heads", 0, MAX_HEADS)
+        _check_width(self, "history", 1, MAX_HISTORY)
         _check(
             self,
             "signal_decays",

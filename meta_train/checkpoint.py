@@ -74,7 +74,7 @@ class Checkpoints:
             kept = self._manager.latest_step()
             raise OSError(
                 f"the checkpoint of step {step} could not be written to {self._out} "
-                f"({_first_line(error)}); {'none' if kept is None else f'that of step {kept}'} is kept there. "
+                f"({_first_line(error)}); {'none' if kept is None else f'that of step {kept}'} is kept. "
                 "Make room; the same command then goes on from it"
             ) from error
 

@@ -5,8 +5,9 @@
 """
 
 from learned_opt.geometry.auto import auto
+from learned_opt.geometry.distances import tree_distances
 from learned_opt.geometry.layout import Geometry
 from learned_opt.geometry.resolve import GeometryFn, GeometryLike, resolve
 from learned_opt.geometry.table import describe
 
-__all__ = ["Geometry", "GeometryFn", "GeometryLike", "auto", "describe", "resolve"]
+__all__ = ["Geometry", "GeometryFn", "GeometryLike", "auto", "describe", "resolve", "tree_distances"]

@@ -151,10 +151,14 @@ class Tree(Mask):
         """The number of tokens L."""
         return len(self.tokens.array)
 
+    def distances(self) -> np.ndarray:
+        """Lengths of the paths between every two tokens, float64 [L, L]; infinite in different trees."""
+        tokens = self.tokens.array
+        return forest.distances(self.parents.array, self.lengths.array)[np.ix_(tokens, tokens)]
+
     def dense(self) -> jax.Array:
         """The matrix [L, L]."""
-        tokens = self.tokens.array
-        distance = forest.distances(self.parents.array, self.lengths.array)[np.ix_(tokens, tokens)]
+        distance = self.distances()
         same = np.isfinite(distance)
         return jnp.where(same, jnp.exp(-jnp.asarray(self.rate) * np.where(same, distance, 0) - self.bias), 0)
 

@@ -1,7 +1,8 @@
 """The per-tensor controller: how long a step, how much of it orthogonal, how fast the parameters shrink.
 
 It starts as three laws, such as `step = exp(law . features) * warm-up * decay`, whose exponents are
-meta-parameters; a small network corrects them and gives the rule a context. The controller remembers what its
+meta-parameters; a small network corrects them and gives the rule a context, and so may an attention over the
+tensor's past and across the tensors of the tree. The controller remembers what its
 own steps did: the cosine between a gradient and the direction of the step before it (minus the derivative of
 the loss with respect to the log step size) runs through its own Fourier memory.
 """
@@ -14,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from learned_opt.config import FLTConfig
+from learned_opt.optimizer.attention import ControllerAttention, remember
 
 FLOOR = 1e-3  # of the schedule: what is left of a step at the end of the run and after it
 SIGNALS = ("hypergradient", "alignment")
@@ -57,6 +59,15 @@ class Decision(NamedTuple):
     shrink: jax.Array  # [tensors], weight of the parameter beside the direction
     context: jax.Array  # [tensors, rule_width]
     signals: tuple[jax.Array, jax.Array]  # real and imaginary state, [tensors, signals, modes]
+    history: jax.Array | tuple[()]  # past tokens, [tensors, history, features]
+
+
+class Past(NamedTuple):
+    """What the controller remembers and knows beside this step's measures."""
+
+    signals: tuple[jax.Array, jax.Array]
+    history: jax.Array | tuple[()]
+    distance: jax.Array | None  # of every two tensors in the tree of parameters, [tensors, tensors]
 
 
 class Controller(hk.Module):
@@ -75,6 +86,9 @@ class Controller(hk.Module):
             self.b1 = hk.get_parameter("b1", (width,), init=jnp.zeros)
             self.w2 = hk.get_parameter("w2", (width, len(LAWS) + self.context_width), init=jnp.zeros)
         self.width = width
+        outputs = len(LAWS) + self.context_width
+        heads = config.attention_heads
+        self.attention = ControllerAttention(heads, size, outputs) if heads else None
         rates = [math.log(-math.log(decay)) for decay in config.signal_decays]
         self.log_rate = hk.get_parameter("log_rate", (modes,), init=_values(rates))
         self.frequency = hk.get_parameter("frequency", (modes,), init=jnp.zeros)
@@ -85,7 +99,7 @@ class Controller(hk.Module):
         self,
         static: jax.Array,
         measures: Measures,
-        signals: tuple[jax.Array, jax.Array],
+        past: Past,
         count: jax.Array,
         horizon: jax.Array,
     ) -> Decision:
@@ -94,12 +108,12 @@ class Controller(hk.Module):
         Args:
           static: [tensors, len(STATIC_FEATURES)], from the geometry alone.
           measures: statistics at this step.
-          signals: state of the signal memory.
+          past: state of the signal memory; past tokens and distances for the attention.
           count: steps taken before this one, scalar.
           horizon: planned number of steps, scalar; infinite if unknown.
         """
         dtype = static.dtype
-        signals, remembered = self._remember(measures, signals, count)
+        signals, remembered = self._remember(measures, past.signals, count)
         noise_fast, noise_slow = _log(measures.noise_fast), _log(measures.noise_slow)
         known = jnp.isfinite(horizon)
         length = jnp.where(known, horizon, count + 1.0).astype(dtype)
@@ -130,6 +144,11 @@ class Controller(hk.Module):
         if self.width:
             hidden = jnp.tanh(x @ self.w1.astype(dtype) + self.b1.astype(dtype)) @ self.w2.astype(dtype)
             decided, context = decided + hidden[:, : len(LAWS)], hidden[:, len(LAWS) :]
+        history = past.history
+        if self.attention is not None and past.distance is not None:
+            history = remember(history, x, count)
+            seen = self.attention(x, history, count, past.distance)
+            decided, context = decided + seen[:, : len(LAWS)], context + seen[:, len(LAWS) :]
         log_step, blend, log_shrink = decided.T
         log_step = log_step + jnp.log(self.schedule(count, horizon)).astype(dtype)
         return Decision(
@@ -138,6 +157,7 @@ class Controller(hk.Module):
             shrink=jnp.exp(jnp.clip(log_shrink, -18.0, 1.0)),
             context=context,
             signals=signals,
+            history=history,
         )
 
     def _remember(

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from learned_opt.config import FLTConfig
 from learned_opt.geometry.layout import MATRICES, Kind, fans
-from learned_opt.optimizer.controller import SIGNALS, Measures
+from learned_opt.optimizer.controller import SIGNALS, Measures, feature_names
 from learned_opt.optimizer.memory import Memory, Reads, Slots, slot_powers
 
 RELATIVE_EPSILON = 1e-4  # added to the root of the squares, in units of its rms over the tensor
@@ -37,6 +37,7 @@ class TensorState(NamedTuple):
     blend: jax.Array  # float [tensors]
     shrink: jax.Array  # float [tensors]
     noise: jax.Array  # float [tensors]: signal to noise
+    history: jax.Array | tuple[()]  # float [tensors, history, features]: past tokens, () without attention
 
     @classmethod
     def zeros(cls, tensors: int, config: FLTConfig, dtype: jnp.dtype) -> "TensorState":
@@ -59,6 +60,7 @@ class TensorState(NamedTuple):
             blend=zeros(),
             shrink=zeros(),
             noise=zeros(),
+            history=zeros(config.history, len(feature_names(config))) if config.attention_heads else (),
         )
 
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from learned_opt.config import FLTConfig
-from learned_opt.optimizer.controller import STATIC_FEATURES, Controller
+from learned_opt.optimizer.controller import STATIC_FEATURES, Controller, Past
 from learned_opt.optimizer.leaf import (
     RELATIVE_EPSILON,
     TINY,
@@ -60,6 +60,7 @@ class FourierLearner(hk.Module):
         tensors: TensorState,
         count: jax.Array,
         horizon: jax.Array,
+        distance: np.ndarray | None = None,
         orthogonalize: bool = True,
     ) -> Result:
         """One step.
@@ -69,6 +70,7 @@ class FourierLearner(hk.Module):
           tensors: state of each logical tensor.
           count: steps taken so far, int32 scalar.
           horizon: planned number of steps, float scalar, infinite if unknown.
+          distance: of every two tensors in the tree of parameters, [tensors, tensors]; for the attention.
           orthogonalize: False leaves the orthogonal direction out.
         """
         units, finite = Units.choose(leaves, tensors)
@@ -88,7 +90,8 @@ class FourierLearner(hk.Module):
         measures, tensors = measure(leaves, written, units, tensors, count)
         finite = finite & jnp.isfinite(jnp.stack(measures)).all()
         static = jnp.asarray(static_features(leaves), tensors.root_rms.dtype)
-        decision = self.controller(static, measures, tensors.signals, count, horizon)
+        past = Past(tensors.signals, tensors.history, None if distance is None else jnp.asarray(distance))
+        decision = self.controller(static, measures, past, count, horizon)
         tokens = self._tokens(leaves, written, measures.parameter_rms, units.reference)
         element, orthogonal = self._directions(leaves, tokens, decision.context)
         scales, power = self._scales(leaves, element, tensors.power, count)
@@ -105,6 +108,7 @@ class FourierLearner(hk.Module):
             tensors=tensors._replace(
                 power=power,
                 signals=decision.signals,
+                history=decision.history,
                 log_step=decision.log_step,
                 blend=share,
                 shrink=decision.shrink,
@@ -277,7 +281,8 @@ def initial_meta_parameters(config: FLTConfig, key: jax.Array | None = None) -> 
     leaf = Leaf(matrix, matrix, slots, matrix, "matrix")
     tensors = TensorState.zeros(1, config, matrix.dtype)
     key = jax.random.key(0) if key is None else key
-    return transformed(config).init(key, [leaf], tensors, jnp.zeros((), jnp.int32), jnp.ones((), jnp.float32))
+    count, horizon = jnp.zeros((), jnp.int32), jnp.ones((), jnp.float32)
+    return transformed(config).init(key, [leaf], tensors, count, horizon, np.zeros((1, 1)))
 
 
 def meta_parameter_shapes(config: FLTConfig) -> dict[str, dict[str, tuple[int, ...]]]:

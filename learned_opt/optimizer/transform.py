@@ -11,7 +11,7 @@ import optax
 from jax.typing import ArrayLike
 
 from learned_opt.config import FLTConfig
-from learned_opt.geometry import Geometry, GeometryLike, resolve
+from learned_opt.geometry import Geometry, GeometryLike, resolve, tree_distances
 from learned_opt.optimizer.leaf import Leaf, TensorState
 from learned_opt.optimizer.memory import slot_powers
 from learned_opt.optimizer.network import transformed
@@ -129,7 +129,7 @@ def _scale_by_flt(
     horizon = _check_total_steps(total_steps)
     storage = _check_state_dtype(state_dtype)
     network = transformed(config)
-    powers = slot_powers(config)
+    powers, attends = slot_powers(config), config.law and config.attention_heads > 0
 
     def init_fn(params: Any) -> FLTState:
         _check_params(params)
@@ -157,12 +157,14 @@ def _scale_by_flt(
         geometries = resolve(geometry, params)
         leaves = _leaves(gradients, jax.tree.leaves(params), state, geometries)
         stacks = Stacks(leaves)
+        distance = tree_distances(params, geometries)[np.ix_(stacks.rows, stacks.rows)] if attends else None
         result = network.apply(
             theta,
             stacks.stacked(leaves),
             stacks.sorted(state.tensors),
             state.count,
             jnp.asarray(horizon, jnp.float32),
+            distance,
             orthogonalize=orthogonalize,
         )
 

@@ -8,7 +8,7 @@ import optax
 import pytest
 
 from learned_opt import FLTConfig, diagnostics, flt_optimizer, scale_by_flt
-from learned_opt.optimizer.controller import FLOOR, Controller, Measures, Schedule, feature_names
+from learned_opt.optimizer.controller import FLOOR, Controller, Measures, Past, Schedule, feature_names
 
 from .common import moved, start
 
@@ -61,7 +61,7 @@ def test_features_are_named_in_the_order_in_which_they_are_built():
     measures = Measures(
         0.05 * one, 0.4 * one, 0.3 * one, 0.9 * one, 0.2 * one, 0.7 * one, -0.6 * one, 0.5 * one
     )
-    signals = (jnp.zeros((1, 2, 3)), jnp.zeros((1, 2, 3)))
+    past = Past((jnp.zeros((1, 2, 3)), jnp.zeros((1, 2, 3))), (), None)
     module = hk.without_apply_rng(hk.transform(lambda *args: Controller(SMALL)(*args)))
     theta = {
         name.removeprefix("flt/~/"): group
@@ -72,7 +72,7 @@ def test_features_are_named_in_the_order_in_which_they_are_built():
     @jax.jit
     def log_step(law):
         changed = theta | {"controller": theta["controller"] | {"step_law": law}}
-        return module.apply(changed, static, measures, signals, jnp.int32(25), jnp.float32(100.0)).log_step[0]
+        return module.apply(changed, static, measures, past, jnp.int32(25), jnp.float32(100.0)).log_step[0]
 
     law = theta["controller"]["step_law"] * 0 - 3 * (np.asarray(names) == "one")
     probes = np.eye(len(names), dtype=np.float32)

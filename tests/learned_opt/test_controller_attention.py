@@ -8,7 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from learned_opt import flt_optimizer
+from learned_opt.config import FLTConfig
 from learned_opt.flt import GaussianMixture, Softmax, fourier_attention
+from learned_opt.optimizer import untrained
 from learned_opt.optimizer.attention import HEAD_SIZE, ControllerAttention, ages, remember
 
 HEADS, FEATURES, OUTPUTS, SLOTS, TENSORS = 2, 5, 3, 6, 4
@@ -123,3 +126,58 @@ def test_tokens_that_are_not_there_yet_are_not_seen(
     np.testing.assert_array_equal(
         layer.apply({"attention": theta}, **early), layer.apply({"attention": theta}, **other)
     )
+
+
+def layers(stacked: bool) -> tuple[Any, Any]:
+    """Parameters and gradients of three layers and a head."""
+    keys = jax.random.split(jax.random.key(5), 4)
+    w, b, dw, db = (
+        jax.random.normal(key, shape) for key, shape in zip(keys, [(3, 4, 4), (3, 4)] * 2, strict=True)
+    )
+    head = {"w": jnp.ones((4, 2))}
+    trees = [{"layers": {"w": x, "b": y}, "head": head} for x, y in ((w, b), (dw, db))]
+    if stacked:
+        return trees[0], trees[1]
+    cut = [
+        {"layers": [jax.tree.map(lambda x, i=i: x[i], tree["layers"]) for i in range(3)], "head": head}
+        for tree in trees
+    ]
+    return cut[0], cut[1]
+
+
+def updates(weights: Any, params: Any, gradients: Any, steps: int = 5) -> Any:
+    optimizer = flt_optimizer(weights=weights, total_steps=10)
+    update, state = jax.jit(optimizer.update), optimizer.init(params)
+    for step in range(steps):
+        scaled = jax.tree.map(lambda g, step=step: g * jnp.cos(step + g), gradients)
+        found, state = update(scaled, state, params)
+    return found
+
+
+@pytest.fixture(scope="module")
+def trained() -> tuple[Any, FLTConfig]:
+    """An optimizer whose attention says something."""
+    theta, config = untrained(FLTConfig(attention_heads=HEADS, history=4, rule_width=0, controller_width=0))
+    name = next(module for module in theta if module.endswith("attention"))
+    output = 0.3 * jax.random.normal(jax.random.key(7), theta[name]["output"].shape)
+    return {**theta, name: {**theta[name], "output": output}}, config
+
+
+def test_an_optimizer_with_untrained_attention_is_the_one_without(trained: tuple[Any, FLTConfig]) -> None:
+    plain = untrained(FLTConfig(rule_width=0, controller_width=0))
+    silent = untrained(trained[1])
+
+    expected, found, other = (updates(weights, *layers(True)) for weights in (plain, silent, trained))
+
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    assert not np.allclose(other["layers"]["w"], expected["layers"]["w"], rtol=1e-3)
+
+
+def test_attention_does_not_see_how_layers_are_laid_out(trained: tuple[Any, FLTConfig]) -> None:
+    stacked, separate = (updates(trained, *layers(flag)) for flag in (True, False))
+
+    for layer in range(3):
+        for name in ("w", "b"):
+            np.testing.assert_allclose(
+                stacked["layers"][name][layer], separate["layers"][layer][name], rtol=1e-4, atol=1e-7
+            )
