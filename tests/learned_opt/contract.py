@@ -26,7 +26,15 @@ CONFIGS = {
     "flt": SMALL,
     "elementwise": SMALL,
     "waves": FLTConfig(modes=WAVES, rule_width=2, controller_width=0, signal_decays=(0.9,)),
-    "window": FLTConfig(memory="window", window=3, rule_width=0, controller_width=2, signal_decays=(0.9,)),
+    "window": FLTConfig(
+        memory="window",
+        window=3,
+        rule_width=0,
+        controller_width=2,
+        attention_heads=1,
+        history=3,
+        signal_decays=(0.9,),
+    ),
     "bfloat16": SMALL,
 }
 OPTIONS: dict[str, dict[str, Any]] = {
