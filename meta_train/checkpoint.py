@@ -27,6 +27,7 @@ class RunState(NamedTuple):
     seconds: jax.Array  # float32 []: time spent meta-training
     excluded: jax.Array  # int32 []: meta-gradients of a family that were not finite, and left out
     clipped: jax.Array  # int32 []: outer steps whose meta-gradient was too long
+    workers: dict[str, Any]  # by family, what its pairs keep between outer steps, arrays [pairs, ...]
 
 
 class Checkpoints:

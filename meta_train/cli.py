@@ -15,6 +15,7 @@ from rich.console import Console
 from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, Positional, UseAppendAction, subcommand
 
 from meta_train.baselines import BASELINES
+from meta_train.config import EstimatorName
 from meta_train.evaluation import Optimizer, Protocol, baseline, evaluate, learned
 from meta_train.lookup import UsageError, describe, families, list_all, load_weights, named_weights, one_of
 
@@ -39,6 +40,11 @@ class Train:
     """Number of outer steps; None keeps the preset's."""
     seed: int | None = None
     """Seed of everything random in the run; None keeps the preset's."""
+    estimator: EstimatorName | None = None
+    """Of the meta-gradient: evolution strategies on whole runs (es) or on stretches of them, truncated, persistent
+    (pes) or with reused noise (nres); or truncated backpropagation. None keeps the preset's."""
+    truncation: int | None = None
+    """Inner steps of a stretch, a multiple of 25; None keeps the preset's."""
     pairs_at_once: int | None = None
     """Antithetic pairs that a device evaluates side by side: bounds memory, and makes rounding the same on
     any number of devices. None keeps the preset's, 0 takes all."""
@@ -60,7 +66,8 @@ class Train:
             raise UsageError(f"--time-limit is in minutes and must be positive, not {self.time_limit:g}")
         preset = one_of(PRESETS, self.preset, "preset")
         changes: dict[str, Any] = {
-            name: getattr(self, name) for name in ("steps", "seed", "pairs_at_once", "start")
+            name: getattr(self, name)
+            for name in ("steps", "seed", "estimator", "truncation", "pairs_at_once", "start")
         }
         given = {name: value for name, value in changes.items() if value is not None}
         try:

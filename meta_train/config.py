@@ -3,10 +3,12 @@
 import dataclasses
 import json
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from learned_opt.config import FLTConfig
 from tasks.suites import META_TRAIN, VALIDATION
 
+EstimatorName = Literal["es", "truncated-es", "pes", "nres", "backprop"]
 CHUNK = 25  # inner steps of the compiled inner loop; horizons are multiples of it
 
 SIGMA = {
@@ -41,6 +43,8 @@ class TrainConfig:
       families: names of the META_TRAIN families.
       families_per_step: how many of them one outer step uses, in turn.
       pairs: antithetic pairs a family.
+      estimator: of the meta-gradient, a name in `meta_train.estimators.ESTIMATORS`.
+      truncation: inner steps of an outer step, a multiple of 25; all of the run for the estimator "es".
       pairs_at_once: pairs that a device evaluates side by side, if not its whole share (0). The meta-gradient
         then does not depend on the number of devices, not even in rounding; small shares cost speed.
       horizons: shortest and longest unroll in inner steps; drawn log-uniformly, one for each outer step.
@@ -62,6 +66,8 @@ class TrainConfig:
     families: tuple[str, ...] = tuple(META_TRAIN)
     families_per_step: int = 6
     pairs: int = 48
+    estimator: EstimatorName = "es"
+    truncation: int = 50
     pairs_at_once: int = 0
     horizons: tuple[int, int] = (100, 1500)
     anytime: float = 0.2
@@ -89,6 +95,11 @@ class TrainConfig:
             raise ValueError(
                 f"pairs_at_once={self.pairs_at_once}: expected 0 or a divisor of pairs={self.pairs}"
             )
+        if self.estimator not in get_args(EstimatorName):
+            names = ", ".join(get_args(EstimatorName))
+            raise ValueError(f"estimator={self.estimator!r}: expected one of {names}")
+        if self.truncation < CHUNK or self.truncation % CHUNK:
+            raise ValueError(f"truncation={self.truncation}: expected a positive multiple of {CHUNK}")
         shortest, longest = self.horizons
         if not CHUNK <= shortest <= longest:
             raise ValueError(f"horizons={self.horizons}: expected {CHUNK} <= shortest <= longest")

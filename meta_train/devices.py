@@ -17,7 +17,8 @@ class Population:
 
     Args:
       function: (shared, members, *others) -> tree of arrays [members, ...]; everything but `members` is
-        the same for the whole population.
+        the same for the whole population. With workers, (shared, (members, workers), *others) -> (tree,
+        workers): what each member keeps for the next call is a tree of arrays [members, ...] too.
       members: how many there are in all.
       devices: where to run; all local devices by default.
       piece: how many members a device evaluates side by side, one piece after the other; its whole share if
@@ -51,22 +52,42 @@ class Population:
         self._function = function
         self._call: Callable[..., Any] | None = None
 
-    def compile(self, shared: Any, *others: Any) -> "Population":
+    def compile(self, shared: Any, *others: Any, workers: Any = None) -> "Population":
         """Compiles for arguments like these. Safe to call from several threads at once."""
         axes = (None, 0) + (None,) * len(others)
         mapped = jax.pmap(self._pieces, in_axes=axes, devices=self.devices)
-        self._call = mapped.lower(shared, self.members, *others).compile()
+        self._call = mapped.lower(shared, self._with(workers), *others).compile()
         return self
 
-    def __call__(self, shared: Any, *others: Any) -> Any:
-        """Evaluates the population; returns arrays [members, ...] without waiting for them."""
-        if self._call is None:
-            self.compile(shared, *others)
-        assert self._call is not None
-        result = self._call(shared, self.members, *others)
-        return jax.tree.map(lambda x: jnp.reshape(x, (-1, *x.shape[3:])), result)
+    def __call__(self, shared: Any, *others: Any, workers: Any = None) -> Any:
+        """Evaluates the population; returns arrays [members, ...] without waiting for them.
 
-    def _pieces(self, shared: Any, members: jax.Array, *others: Any) -> Any:
+        Args:
+          shared: first argument of the function.
+          *others: those after the members.
+          workers: as from `placed` or an earlier call; None if the function has none. They are returned
+            beside the results, and stay on their devices.
+        """
+        if self._call is None:
+            self.compile(shared, *others, workers=workers)
+        assert self._call is not None
+        result = self._call(shared, self._with(workers), *others)
+        if workers is None:
+            return self.gathered(result)
+        return self.gathered(result[0]), result[1]
+
+    def placed(self, workers: Any) -> Any:
+        """Workers [members, ...] as they are shared by the devices."""
+        return jax.tree.map(lambda x: jnp.reshape(x, (*self.members.shape, *x.shape[1:])), workers)
+
+    def gathered(self, tree: Any) -> Any:
+        """The inverse of `placed`."""
+        return jax.tree.map(lambda x: jnp.reshape(x, (-1, *x.shape[3:])), tree)
+
+    def _with(self, workers: Any) -> Any:
+        return self.members if workers is None else (self.members, workers)
+
+    def _pieces(self, shared: Any, members: Any, *others: Any) -> Any:
         """A device's share, members [pieces, piece]; returns arrays [pieces, piece, ...]."""
         return jax.lax.map(lambda piece: self._function(shared, piece, *others), members)
 

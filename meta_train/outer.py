@@ -46,7 +46,7 @@ def train(
             record_session(out)
             trainer.compile(watch)
             with _exit_on_sigterm():
-                _go_on(trainer, state, checkpoints, watch, started, time_limit_minutes)
+                _go_on(trainer, trainer.placed(state), checkpoints, watch, started, time_limit_minutes)
 
 
 @contextmanager
@@ -86,7 +86,7 @@ def _go_on(
             # Only now: a state that is saved early must not miss its validation.
             state = after._replace(seconds=jnp.float32(before + passed))
             if due:
-                checkpoints.save(state)
+                checkpoints.save(trainer.gathered(state))
             expired = time_limit_minutes is not None and passed > 60 * time_limit_minutes
             if expired and step < config.steps:
                 done = f"step {step} of {config.steps}"
@@ -95,4 +95,4 @@ def _go_on(
         else:
             watch.say(str(trainer.gain(state)))
     finally:
-        checkpoints.save(state)
+        checkpoints.save(trainer.gathered(state))

@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ from learned_opt import load_weights, untrained
 from meta_train.checkpoint import RunState
 from meta_train.config import CHUNK, TrainConfig
 from meta_train.devices import Population, replicate
-from meta_train.estimators import Keys, meta_gradient, pair_scores, perturbation_scale
+from meta_train.estimators import ESTIMATORS, Keys, perturbation_scale
 from meta_train.unroll import Score, objective, unroll
 from meta_train.watch import Watch
 from tasks import TaskFamily
@@ -65,7 +66,9 @@ class Trainer:
         self.validation = {name: VALIDATION[name] for name in config.validation}
         self.programs: dict[str, Population] = {}
         self.data: dict[str, Any] = {}
-        self.combine = jax.jit(meta_gradient, static_argnums=(2, 3))
+        make = ESTIMATORS[config.estimator]
+        self.estimators = {name: make(family, config, self.theta) for name, family in self.families.items()}
+        self.combine = {name: jax.jit(estimator.gradient) for name, estimator in self.estimators.items()}
         self.advance = jax.jit(self._advance)
 
     def start(self) -> RunState:
@@ -81,25 +84,44 @@ class Trainer:
             zero,
             jnp.zeros((), jnp.int32),
             jnp.zeros((), jnp.int32),
+            self.workers(),
         )
+
+    def workers(self) -> dict[str, Any]:
+        """Those of every family before the first outer step, arrays [pairs, ...]."""
+        pairs = self.config.pairs
+        return {name: e.workers(pairs, self.families[name].data()) for name, e in self.estimators.items()}
+
+    def placed(self, state: RunState) -> RunState:
+        """A state whose workers are shared by the devices."""
+        return self._with_workers(state, Population.placed)
+
+    def gathered(self, state: RunState) -> RunState:
+        """The same with workers [pairs, ...], which any number of devices can share again."""
+        return self._with_workers(state, Population.gathered)
+
+    def _with_workers(self, state: RunState, change: Callable[[Population, Any], Any]) -> RunState:
+        changed = {name: change(self.programs[name], workers) for name, workers in state.workers.items()}
+        return state._replace(workers=changed)
 
     def compile(self, watch: Watch) -> None:
         """Compiles every family's program, in parallel threads."""
         config = self.config
+        workers = self.workers()
         jobs = {
-            name: (pair_scores(f, config, self.theta), config.pairs, config.pairs_at_once)
-            for name, f in self.families.items()
+            name: (Population(estimator.evaluate, config.pairs, piece=config.pairs_at_once), workers[name])
+            for name, estimator in self.estimators.items()
         }
         for name, family in self.validation.items():
-            jobs[name] = (self._member_scores(family), config.validation_seeds, 0)
+            jobs[name] = (Population(self._member_scores(family), config.validation_seeds), None)
         arguments = Keys.of(0, 0, 0), jnp.int32(CHUNK)
         self.data = {name: replicate(f.data()) for name, f in (self.families | self.validation).items()}
 
         def build(name: str) -> None:
             started = time.monotonic()
-            function, members, piece = jobs[name]
-            population = Population(function, members, piece=piece)
-            self.programs[name] = population.compile(self.flat, *arguments, self.data[name])
+            population, kept = jobs[name]
+            kept = None if kept is None else population.placed(kept)
+            self.programs[name] = population.compile(self.flat, *arguments, self.data[name], workers=kept)
             watch.compiled(name, time.monotonic() - started)
 
         with ThreadPoolExecutor(max_workers=min(len(jobs), os.cpu_count() or 1)) as pool:
@@ -111,18 +133,22 @@ class Trainer:
         step = int(state.step)
         horizon = self.horizon(step)
         scores: dict[str, Score] = {}
+        workers = dict(state.workers)
         gradients = []
         for name in self.chosen(step):
             keys = Keys.of(self.config.seed, step, self.config.families.index(name))
-            scores[name] = self.programs[name](state.flat, keys, jnp.int32(horizon), self.data[name])
-            one_device = jax.device_get(scores[name])
-            gradients.append(self.combine(one_device, keys, self.flat.size, self.config.objective))
+            population, arguments = self.programs[name], (state.flat, keys, jnp.int32(horizon))
+            found = population(*arguments, self.data[name], workers=workers[name])
+            scores[name], workers[name] = found
+            weighed = self.estimators[name].weighed(population.gathered(workers[name]))
+            gradients.append(self.combine[name](*jax.device_get((scores[name], weighed)), keys))
         finite = np.isfinite(np.stack(gradients)).all(axis=1)
         for name in np.asarray(list(scores))[~finite]:
             watch.excluded(step + 1, name)
         kept = [gradient for gradient, good in zip(gradients, finite, strict=True) if good]
         gradient = sum(kept, jnp.zeros_like(self.flat)) / max(1, len(kept))
-        state = self.advance(state, gradient, len(gradients) - len(kept))
+        state = self.advance(state._replace(workers={}), gradient, len(gradients) - len(kept))
+        state = state._replace(workers=workers)
         watch.stepped(
             step + 1, horizon, scores, gradient, self.unravel(state.flat), time.monotonic() - started
         )

@@ -8,7 +8,7 @@ the loss with respect to the log step size) runs through its own Fourier memory.
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import haiku as hk
 import jax
@@ -59,14 +59,14 @@ class Decision(NamedTuple):
     shrink: jax.Array  # [tensors], weight of the parameter beside the direction
     context: jax.Array  # [tensors, rule_width]
     signals: tuple[jax.Array, jax.Array]  # real and imaginary state, [tensors, signals, modes]
-    history: jax.Array | tuple[()]  # past tokens, [tensors, history, features]
+    history: Any  # past tokens, [tensors, history, features]; () without attention
 
 
 class Past(NamedTuple):
     """What the controller remembers and knows beside this step's measures."""
 
     signals: tuple[jax.Array, jax.Array]
-    history: jax.Array | tuple[()]
+    history: Any
     distance: jax.Array | None  # of every two tensors in the tree of parameters, [tensors, tensors]
 
 

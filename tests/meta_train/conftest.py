@@ -39,6 +39,13 @@ def quick_programs() -> Iterator[None]:
     patch.undo()
 
 
+@pytest.fixture
+def bowls_in_suites(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The two bowls as families of the suites."""
+    for table, name in ((META_TRAIN, "bowl"), (VALIDATION, "bowl_valid")):
+        monkeypatch.setitem(table, name, family(name, noise=0.3))
+
+
 @pytest.fixture(scope="module")
 def finished(quick_programs: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of an uninterrupted run of `run_of()`."""

@@ -26,7 +26,17 @@ def state_at(step: int, best_score: float = 1.5) -> RunState:
     _, outer = OUTER.update(flat, OUTER.init(flat), flat)
     score, seconds = jnp.float32(best_score), jnp.float32(60.25 * step)
     counts = jnp.int32(step + 1), jnp.int32(step + 2)
-    return RunState(jnp.int32(step), flat, outer, flat / 3, flat / 7, score, seconds, *counts)
+    return RunState(
+        jnp.int32(step),
+        flat,
+        outer,
+        flat / 3,
+        flat / 7,
+        score,
+        seconds,
+        *counts,
+        {"wine": {"t": jnp.arange(3)}},
+    )
 
 
 def steps_in(out: Path) -> list[int]:

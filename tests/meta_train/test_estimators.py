@@ -11,9 +11,10 @@ from jax.flatten_util import ravel_pytree
 
 from learned_opt import untrained
 from learned_opt.config import FLTConfig, Mode
-from meta_train import estimators
 from meta_train.config import NETWORK_SIGMA, SIGMA
-from meta_train.estimators import CLIP, QUIET, Keys, meta_gradient, noise, pair_scores, perturbation_scale
+from meta_train.estimators import Keys, meta_gradient, pair_scores, perturbation_scale
+from meta_train.estimators import full as estimators
+from meta_train.estimators.base import CLIP, QUIET, noise
 from meta_train.unroll import Score
 
 from .fakes import family as bowl
@@ -141,9 +142,12 @@ def test_rounding_noise_is_not_blown_up() -> None:
 
 def test_keys_differ_in_seed_step_family_and_use() -> None:
     keys = [Keys.of(seed, step, family) for seed in (0, 1) for step in range(4) for family in range(4)]
-    data = {jax.random.key_data(key).tobytes() for pair in keys for key in pair}
+    data = {jax.random.key_data(key).tobytes() for each in keys for key in each[:2]}
+    of_runs = {jax.random.key_data(each.run).tobytes() for each in keys}
 
     assert len(data) == 2 * len(keys)
+    assert len(of_runs) == 2 * 4  # of seeds and families, the same at every step
+    assert not data & of_runs
 
 
 def test_noise_is_standard_normal_and_differs_between_pairs() -> None:

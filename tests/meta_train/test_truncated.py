@@ -1,0 +1,186 @@
+"""Truncated estimators, on inner loops whose meta-gradient is known."""
+
+import functools
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+
+from learned_opt import untrained
+from meta_train.config import CHUNK, NETWORK_SIGMA
+from meta_train.devices import Population
+from meta_train.estimators import ESTIMATORS, Keys
+from meta_train.estimators.base import differences
+from meta_train.outer import train
+from meta_train.unroll import Run, Score, objective
+
+from .bowls import assert_same_run, run_of, saved
+from .fakes import family as bowl
+from .tiny import OPTIMIZER, settings
+
+SIZE, TRUNCATIONS = 3, 4
+HORIZON = TRUNCATIONS * CHUNK
+PAIRS = 512
+WEIGHTS = (0.0, 0.0, 1.0)
+THETA = {"rule": {"toy": jnp.asarray([0.3, -0.2, 0.5])}}
+DRIVE = jnp.asarray(np.random.default_rng(1).normal(size=(2, SIZE)), jnp.float32)
+CONFIG = settings(horizons=(HORIZON, HORIZON), truncation=CHUNK, anytime=0.0, objective=WEIGHTS)
+
+
+class Toy(NamedTuple):
+    """x <- memory x + DRIVE theta, once a chunk; the loss is the squared distance to the member's target."""
+
+    memory: float = 0.8
+    bent: float = 0.0  # weight of a loss that is even in theta
+
+    def start(self, theta: Any, key: jax.Array, data: Any) -> Run:
+        return Run(jnp.zeros(2), (), jnp.zeros((), jnp.int32), jnp.ones(()))
+
+    def train(
+        self, theta: Any, run: Run, key: Any, steps: jax.Array, told: Any, data: Any, chunks: int
+    ) -> tuple[Run, Score]:
+        values = theta["rule"]["toy"]
+        target = jax.random.normal(key, (2,))
+        score = jnp.zeros(())
+        x = run.params
+        for _ in range(chunks):
+            x = self.memory * x + DRIVE @ values
+            score += jnp.sum((x - target) ** 2) * (1 - self.bent) + self.bent * jnp.sum(values**2)
+        return run._replace(params=x, step=run.step + chunks * CHUNK), Score(
+            jnp.zeros(()), jnp.zeros(()), score * CHUNK / steps
+        )
+
+    def valid(self, run: Run, key: jax.Array, data: Any) -> jax.Array:
+        return jnp.zeros(())
+
+
+def score_of(values: jax.Array, target: jax.Array, truncated: bool) -> jax.Array:
+    """Mean loss of a whole run of the toy; `truncated` cuts gradients between truncations."""
+    x, total = jnp.zeros(2), 0.0
+    for _ in range(TRUNCATIONS):
+        x = 0.8 * (jax.lax.stop_gradient(x) if truncated else x) + DRIVE @ values
+        total += jnp.sum((x - target) ** 2)
+    return total / TRUNCATIONS
+
+
+@functools.cache
+def estimates(name: str, memory: float = 0.8, rounds: int = 3) -> np.ndarray:
+    """Raw estimates of sigma times the meta-gradient of a whole run, [steps, pairs, SIZE]."""
+    estimator = ESTIMATORS[name](bowl(), CONFIG, THETA, inner=Toy(memory))
+    evaluate = jax.jit(estimator.evaluate)
+    workers, found = estimator.workers(PAIRS, None), []
+    flat = ravel_pytree(THETA)[0]
+    for step in range((1 + rounds) * TRUNCATIONS):
+        members, keys = (jnp.arange(PAIRS), workers), Keys.of(0, step, 0)
+        scores, workers = evaluate(flat, members, keys, jnp.int32(0), None)
+        if step >= TRUNCATIONS:  # first runs are cut, later ones go through all truncations equally often
+            found.append(differences(scores, WEIGHTS)[:, None] / 2 * workers.direction)
+    return TRUNCATIONS * np.stack(found)
+
+
+def truth(truncated: bool) -> np.ndarray:
+    """Sigma times the mean meta-gradient: linear in the target, whose mean is zero."""
+    values = THETA["rule"]["toy"]
+    return NETWORK_SIGMA * np.asarray(jax.grad(score_of)(values, jnp.zeros(2), truncated))
+
+
+def errors(name: str, truncated: bool) -> np.ndarray:
+    """Distance from the truth, in standard errors."""
+    found = estimates(name).mean(0)
+    return (found.mean(0) - truth(truncated)) / (found.std(0) / np.sqrt(PAIRS))
+
+
+@pytest.mark.parametrize("name", ["pes", "nres"])
+def test_persistent_estimators_are_unbiased(name: str) -> None:
+    assert np.abs(errors(name, truncated=False)).max() < 4.0
+
+
+def test_truncated_es_is_biased_as_theory_says() -> None:
+    assert np.abs(errors("truncated-es", truncated=True)).max() < 4.0
+    assert np.abs(errors("truncated-es", truncated=False)).max() > 8.0
+
+
+def test_reusing_noise_makes_outer_steps_less_noisy_than_persistent_noise() -> None:
+    """The less of a step is remembered, the more so; with a perfect memory they are alike."""
+    variances = [estimates(name, memory=0.3).var((0, 1)).sum() for name in ("nres", "pes")]
+
+    assert variances[0] < 0.85 * variances[1]
+
+
+@pytest.mark.parametrize("name", ["truncated-es", "pes", "nres"])
+def test_what_is_even_in_the_perturbation_cancels_exactly(name: str) -> None:
+    nothing = jax.tree.map(jnp.zeros_like, THETA)
+    estimator = ESTIMATORS[name](bowl(), CONFIG, nothing, inner=Toy(bent=1.0))
+    members = jnp.arange(8), estimator.workers(8, None)
+
+    scores, _ = estimator.evaluate(jnp.zeros(SIZE), members, Keys.of(0, 1, 0), jnp.int32(0), None)
+
+    np.testing.assert_array_equal(differences(scores, WEIGHTS), 0.0)
+    assert (np.asarray(scores.mean) > 0).all()
+
+
+@pytest.mark.slow
+def test_backpropagation_is_the_gradient_of_the_unroll() -> None:
+    theta, _ = untrained(OPTIMIZER, jax.random.key(3))
+    weights = (0.5, 0.3, 0.2)
+    config = settings(truncation=50, horizons=(50, 50), anytime=0.0, objective=weights)
+    family, flat = bowl(noise=0.3), ravel_pytree(theta)[0]
+    estimator = ESTIMATORS["backprop"](family, config, theta)
+    data, keys = family.data(), Keys.of(0, 0, 0)
+    # The second member: the first one's run is cut.
+    workers = estimator.workers(1, data)._replace(episode=jnp.ones(1, jnp.int32))
+
+    _, after = jax.jit(estimator.evaluate)(flat, (jnp.arange(1), workers), keys, jnp.int32(0), data)
+
+    key = jax.random.split(jax.random.fold_in(jax.random.fold_in(keys.run, 0), 2), 3)[0]
+
+    def loss(values: jax.Array) -> jax.Array:
+        inner = estimator._inner
+        run = inner.start(estimator._unravel(values), key, data)
+        arguments = key, jnp.int32(50), jnp.asarray(True), data, 2
+        run, score = inner.train(estimator._unravel(values), run, *arguments)
+        return objective(score._replace(valid=inner.valid(run, key, data)), weights)
+
+    expected = np.asarray(jax.jit(jax.grad(loss))(flat) * estimator._sigma)
+    assert np.linalg.norm(expected) > 1e-4
+    np.testing.assert_allclose(after.direction[0], expected, atol=1e-5 * np.linalg.norm(expected))
+
+
+def test_backpropagation_counts_every_pair_equally_and_leaves_out_what_is_not_finite() -> None:
+    estimator = ESTIMATORS["backprop"](bowl(), CONFIG, THETA, inner=Toy())
+    directions = jnp.asarray([[1.0, 0, 0], [0, 1e6, 0], [0, 0, 0.5], [jnp.nan, 1.0, 1.0]])
+
+    found = estimator.gradient(Score(*[jnp.zeros((4, 2))] * 3), directions, Keys.of(0, 0, 0))
+
+    np.testing.assert_allclose(found, np.asarray([1.0, 1.0, 0.5]) * (3 / 4) ** 0.5, rtol=1e-6)
+
+
+def test_workers_of_several_devices_are_those_of_one() -> None:
+    estimator = ESTIMATORS["pes"](bowl(), CONFIG, THETA, inner=Toy())
+    flat, results = ravel_pytree(THETA)[0], []
+    for count in (1, 2):
+        population = Population(estimator.evaluate, 8, jax.local_devices()[:count], piece=2)
+        workers = population.placed(estimator.workers(8, None))
+        for step in range(6):
+            keys = Keys.of(0, step, 0)
+            scores, workers = population(flat, keys, jnp.int32(0), None, workers=workers)
+        results.append(jax.device_get((scores, population.gathered(workers))))
+
+    jax.tree.map(np.testing.assert_array_equal, *results)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in ESTIMATORS if name != "es"])
+def test_a_run_goes_on_bit_for_bit(name: str, tmp_path: Path, bowls_in_suites: None) -> None:
+    config = run_of(estimator=name, truncation=25)
+    train(config, tmp_path / "whole")
+    for _ in range(config.steps):
+        train(config, tmp_path / "pieces", time_limit_minutes=1e-9)
+
+    whole, pieces = (saved(tmp_path / each, config) for each in ("whole", "pieces"))
+    assert int(whole.workers["bowl"].episode.max()) >= 2
+    assert_same_run(whole, pieces)
