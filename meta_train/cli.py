@@ -41,8 +41,8 @@ class Train:
     seed: int | None = None
     """Seed of everything random in the run; None keeps the preset's."""
     estimator: EstimatorName | None = None
-    """Of the meta-gradient: evolution strategies on whole runs (es) or on stretches of them, truncated, persistent
-    (pes) or with reused noise (nres); or truncated backpropagation. None keeps the preset's."""
+    """Of the meta-gradient: evolution strategies on whole runs (es) or on stretches of them (truncated-es),
+    persistent (pes) or with reused noise (nres), or truncated backpropagation. None keeps the preset's."""
     truncation: int | None = None
     """Inner steps of a stretch, a multiple of 25; None keeps the preset's."""
     pairs_at_once: int | None = None

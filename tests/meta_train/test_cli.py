@@ -118,11 +118,13 @@ def test_train_passes_its_flags_on(monkeypatch, tmp_path):
     calls = []
     outer = types.SimpleNamespace(train=lambda *arguments: calls.append(arguments))
     monkeypatch.setitem(sys.modules, "meta_train.outer", outer)
-    flags = ["--preset", "small", "--steps", "7", "--seed", "3", "--time-limit", "1.5"]
+    flags = ["--preset", "small", "--steps", "7", "--seed", "3", "--time-limit", "1.5", "--override"]
+    flags += ["--estimator", "pes", "--truncation", "75", "--pairs-at-once", "4"]
     assert cli.main(["train", "--out", str(tmp_path), *flags]) == 0
-    ((config, out, limit),) = calls
+    ((config, out, limit, override),) = calls
+    assert (config.estimator, config.truncation, config.pairs_at_once) == ("pes", 75, 4)
     assert (config.steps, config.seed, config.pairs) == (7, 3, PRESETS["small"].pairs)
-    assert (out, limit) == (tmp_path, 1.5)
+    assert (out, limit, override) == (tmp_path, 1.5, True)
     assert config.start == ""
 
 
