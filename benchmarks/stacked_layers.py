@@ -3,9 +3,9 @@
     python benchmarks/stacked_layers.py                      # 12 layers of width 256
     python benchmarks/stacked_layers.py --width 64 --repeats 20
 
-Both are the same network, and both are trained the same way (tests/learned_opt/test_layouts.py). Timed are a
-training step (gradient and update) and the update alone; of the latter, XLA's compilation too. Layouts take
-turns, and the fastest of `repeats` counts.
+Both are the same network, and both are trained the same way (tests/learned_opt/test_layouts.py). Timed is a
+training step, gradient and update: its compilation, then the step itself. Layouts take turns; the fastest of
+`repeats` counts.
 """
 
 import time
@@ -74,32 +74,28 @@ def stacked(params: Any, x: jax.Array) -> jax.Array:
 
 
 class Program:
-    """The compiled training step and update of one layout, and the seconds that each took to compile."""
+    """The compiled training step of one layout, and the seconds that it took to compile."""
 
-    def __init__(self, network: Callable[[Any, jax.Array], jax.Array], params: Any, x: jax.Array):
+    def __init__(self, network: Callable[[Any, jax.Array], jax.Array], layers: Any, x: jax.Array):
         optimizer = flt_optimizer(total_steps=1000)
-
-        def update(gradients: Any, state: Any, params: Any) -> Any:
-            updates, state = optimizer.update(gradients, state, params)
-            return optax.apply_updates(params, updates), state
 
         def step(params: Any, state: Any, x: jax.Array) -> Any:
             gradients = jax.grad(lambda params: jnp.mean((network(params, x) - 1.0) ** 2))(params)
-            return update(gradients, state, params)
+            updates, state = optimizer.update(gradients, state, params)
+            return optax.apply_updates(params, updates), state
 
-        state = jax.jit(optimizer.init)(params)
-        self.arguments = {"step": (params, state, x), "update": (params, state, params)}
-        self.programs, self.compiling = {}, {}
-        for name, function in (("step", step), ("update", update)):
-            started = time.perf_counter()
-            self.programs[name] = jax.jit(function).lower(*self.arguments[name]).compile()
-            self.compiling[name] = time.perf_counter() - started
-
-    def milliseconds(self, name: str) -> float:
-        """One call."""
+        params = {"layers": layers}
+        self.arguments = params, jax.jit(optimizer.init)(params), x
         started = time.perf_counter()
-        jax.block_until_ready(self.programs[name](*self.arguments[name]))
-        return 1e3 * (time.perf_counter() - started)
+        self.step = jax.jit(step).lower(*self.arguments).compile()
+        self.compiling = time.perf_counter() - started
+        self.seconds: list[float] = []
+
+    def run(self) -> None:
+        """Times one step."""
+        started = time.perf_counter()
+        jax.block_until_ready(self.step(*self.arguments))
+        self.seconds.append(time.perf_counter() - started)
 
 
 def main() -> None:
@@ -107,25 +103,20 @@ def main() -> None:
     layers = [new_layer(key, options.width) for key in jax.random.split(jax.random.key(0), options.layers)]
     x = jax.random.normal(jax.random.key(1), (options.tokens, options.width))
     stack = jax.tree.map(lambda *parts: jnp.stack(parts), *layers)
-    programs = {
-        "separate": Program(separate, {"layers": layers}, x),
-        "stacked": Program(stacked, {"layers": stack}, x),
-    }
-    times: dict[tuple[str, str], list[float]] = {}
+    programs = {"separate": Program(separate, layers, x), "stacked": Program(stacked, stack, x)}
     for _ in range(1 + options.repeats):  # the first warms up
-        for layout, program in programs.items():
-            for name in program.programs:
-                times.setdefault((layout, name), []).append(program.milliseconds(name))
+        for program in programs.values():
+            program.run()
 
     device = jax.local_devices()[0].device_kind
     title = f"{options.layers} layers of width {options.width}; {device}, JAX {jax.__version__}"
     table = Table("layout", title=title, title_justify="left")
-    for column in ("compile step s", "compile update s", "step ms", "update ms"):
+    for column in ("compile s", "step ms", "median ms"):
         table.add_column(column, justify="right")
     for layout, program in programs.items():
-        names = tuple(program.programs)
-        compiling = [f"{program.compiling[name]:.1f}" for name in names]
-        table.add_row(layout, *compiling, *(f"{min(times[layout, name][1:]):.1f}" for name in names))
+        times = sorted(1e3 * seconds for seconds in program.seconds[1:])
+        fastest, median = times[0], times[len(times) // 2]
+        table.add_row(layout, f"{program.compiling:.1f}", f"{fastest:.1f}", f"{median:.1f}")
     Console().print(table)
 
 

@@ -117,15 +117,10 @@ def _matrix_roles(leaf: Leaf) -> Roles:
 
 
 def _convolution_roles(leaf: Leaf) -> Roles:
-    axes = leaf.axes
+    doubt = len(leaf.window) > 2 and len(set(leaf.window)) > 1  # rather a stack than three axes of space
+    batch, axes = leaf.axes[:doubt], leaf.axes[doubt:]
     if leaf.attribute and leaf.name.startswith("weight"):
-        return "matrix", (), axes[1:], axes[:1], "convolution: (out, in, window...)"
+        return "matrix", batch, axes[1:], axes[:1], "convolution: (out, in, window...)"
     if leaf.name == "w" and "transpose" in leaf.owner:
-        return (
-            "matrix",
-            (),
-            (*axes[:-2], axes[-1]),
-            axes[-2:-1],
-            "transposed convolution: (window..., out, in)",
-        )
-    return "matrix", (), axes[:-1], axes[-1:], "convolution: (window..., in, out)"
+        return "matrix", batch, (*axes[:-2], axes[-1]), axes[-2:-1], "transposed: (window..., out, in)"
+    return "matrix", batch, axes[:-1], axes[-1:], "convolution: (window..., in, out)"

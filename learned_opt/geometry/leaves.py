@@ -13,8 +13,8 @@ def _matcher(pattern: str) -> Callable[[str], bool]:
     return lambda name: found.search(name) is not None
 
 
-_vector = _matcher(r"(?i:bias|scale|gain|gamma|beta|offset|shift|norm|(^|_)ln(_|\d|$))|^b(_|\d|$)")
-_norm = _matcher(r"(?i)norm|(^|_)ln(_|\d|$)")
+_vector = _matcher(r"(?i:bias|scale|gain|gamma|beta|offset|shift)|^b(_|\d|$)")
+_norm = _matcher(r"(?i)(norm|(^|_)ln)(_?\d+)*(_f)?$")
 _matrix = _matcher(r"^(w|weights?|kernel|embeddings?)$|^weight_|^lora_")
 _embedding = _matcher(r"(?i)embed|(^|[^a-z])(emb|wte|wpe)([^a-z]|$)")
 _head = _matcher(r"(?i)^(lm_?head|head|logits|classifier|readout|output_head|unembed\w*)$")
@@ -72,7 +72,8 @@ class Leaf:
     @property
     def is_vector(self) -> bool:
         """Named like a bias or a scale, or a parameter of a normalisation."""
-        return _vector(self.name) or (_norm(self.owner) and self.name != "kernel")
+        norm = _norm(self.name) or (_norm(self.owner) and self.name not in ("kernel", "w"))
+        return norm or _vector(self.name)
 
     @property
     def is_matrix(self) -> bool:
@@ -91,13 +92,20 @@ class Leaf:
 
     @property
     def is_convolution(self) -> bool:
-        """Named like one, or with a window as they have: square, odd or with few input channels."""
-        path, rest = "/".join(self.names).lower(), self.rest
-        if len(rest) < 3 or "expert" in path:
+        """Named like one; or with a window as they have: odd in a module that is named so, or square."""
+        names, rest = [name.lower() for name in self.names], self.rest
+        if len(rest) < 3 or any("expert" in name for name in names):
             return False
-        window, channels = (rest[2:], rest[1]) if self.attribute else (rest[:-2], rest[-2])
-        square = len(window) > 1 and len(set(window)) == 1 and window[0] <= 16
-        return "conv" in path or (square and (window[0] % 2 == 1 or channels <= 4))
+        named, named_above = ("conv" in "/".join(some) for some in (names[-2:], names))
+        odd = all(size % 2 == 1 and size <= 11 for size in self.window)
+        few = all(size <= 16 for size in self.window) and rest[1 if self.attribute else -2] <= 4
+        square = len(self.window) > 1 and len(set(self.window)) == 1
+        return named or (named_above and odd) or (square and (odd or few))
+
+    @property
+    def window(self) -> tuple[int, ...]:
+        """The axes of the window, if this is the kernel of a convolution."""
+        return self.rest[2:] if self.attribute else self.rest[:-2]
 
     @property
     def reads(self) -> bool:

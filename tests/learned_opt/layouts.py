@@ -13,7 +13,7 @@ import numpy as np
 
 from learned_opt import Geometry, flt_optimizer
 
-WIDTH, HEADS, SIZE, LAYERS, WORDS = 8, 2, 4, 3, 12
+WIDTH, HEADS, SIZE, LAYERS, WORDS = 8, 2, 4, 2, 12
 READS = ("query", "key", "value")
 
 Array = Any
