@@ -41,6 +41,7 @@ class Card:
       steps: the default horizon, in gradient steps.
       axis: for validation and held-out families, how they differ from those trained on; else empty.
       shapes: returns the parameters as a tree of shapes.
+      recipe: what else determines a run, so that results of another recipe are not taken for this one's.
     """
 
     kind: str
@@ -51,6 +52,7 @@ class Card:
     steps: int
     axis: str
     shapes: Callable[[], Params] = field(repr=False, compare=False)
+    recipe: str = ""
 
     @cached_property
     def parameters(self) -> int:

@@ -198,5 +198,6 @@ def _family(
     def shapes() -> Params:
         return jax.eval_shape(lambda: model.init(random.key(0), sample(random.key(0))))
 
-    card = Card(kind, model.text, source.origin, source.licence, batch, steps, axis, shapes)
+    recipe = ", ".join(f"{setting}: {tuple(span)}" for setting, span in sorted(vary.items()))
+    card = Card(kind, model.text, source.origin, source.licence, batch, steps, axis, shapes, recipe)
     return TaskFamily(name, source.load, sample, model.init, draw, loss, card)

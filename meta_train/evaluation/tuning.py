@@ -1,4 +1,4 @@
-"""Choose a baseline's learning rate, and say what became of a run."""
+"""Choose an optimizer's setting, and say what became of a run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from meta_train.baselines import widen
+from meta_train.baselines import Setting, widen
 from meta_train.evaluation.optimizers import Optimizer
 from meta_train.evaluation.runs import Curves, Runner
 
@@ -40,7 +40,7 @@ def finals(curves: Curves) -> Finals:
     Raises:
       ValueError: if a loss is not finite before any training, which no optimizer can be blamed for.
     """
-    initial, train, valid = curves.valid[:, 0], curves.final_train, curves.valid[:, -1]
+    initial, train, valid = curves.valid[:, 0], curves.train[:, -1], curves.valid[:, -1]
     if not np.isfinite(initial).all():
         raise ValueError(f"the task's loss is not finite before the first step: {initial.tolist()}")
     stable = np.isfinite(train) & np.isfinite(valid) & (train <= DIVERGED_ABOVE * initial)
@@ -50,9 +50,9 @@ def finals(curves: Curves) -> Finals:
 
 @dataclass(frozen=True)
 class Trial:
-    """One learning rate: mean final validation loss over the tuning seeds, and diverged runs."""
+    """One setting: mean final validation loss over the tuning seeds, and diverged runs."""
 
-    rate: float
+    setting: Setting
     valid: float
     diverged: int
 
@@ -62,43 +62,59 @@ class Tuning:
     """The outcome of a grid search.
 
     Attributes:
-      rate: the learning rate with the lowest mean final validation loss.
-      trials: every rate that was tried, increasing.
+      setting: the setting with the lowest mean final validation loss.
+      trials: every setting that was tried.
       runs: the number of training runs that the choice used.
-      at_edge: whether the best rate is at the grid's edge even after it was widened twice.
+      at_edge: whether the best rate is at the grid's edge even after it was widened as often as allowed.
     """
 
-    rate: float
+    setting: Setting
     trials: tuple[Trial, ...]
     runs: int
     at_edge: bool
 
 
-def choose_rate(runner: Runner, optimizer: Optimizer, seeds: Sequence[int]) -> Tuning:
-    """Try `optimizer.rates` on the tuning seeds; widen the grid at an edge that is best, at most twice."""
-    trials = _try_rates(runner, optimizer, optimizer.rates, seeds)
-    for _ in range(WIDEN_AT_MOST):
+def choose(
+    runner: Runner,
+    optimizer: Optimizer,
+    seeds: Sequence[int],
+    steps: int | None = None,
+    widen_at_most: int = WIDEN_AT_MOST,
+) -> Tuning:
+    """Try `optimizer.grid` on the tuning seeds, and more rates where the best one is at the grid's edge."""
+    trials = _try(runner, optimizer, optimizer.grid, seeds, steps)
+    for _ in range(widen_at_most):
         side = _edge(trials)
         if side is None:
             break
-        wider = widen(tuple(trial.rate for trial in trials), side)
-        trials = sorted(trials + _try_rates(runner, optimizer, wider, seeds), key=lambda trial: trial.rate)
-    return Tuning(_best(trials).rate, tuple(trials), len(trials) * len(seeds), _edge(trials) is not None)
+        best = _best(trials).setting
+        wider = [best._replace(rate=rate) for rate in widen(_rates(trials), side)]
+        trials += _try(runner, optimizer, wider, seeds, steps)
+    at_edge = widen_at_most > 0 and _edge(trials) is not None
+    return Tuning(_best(trials).setting, tuple(trials), len(trials) * len(seeds), at_edge)
 
 
-def _try_rates(
-    runner: Runner, optimizer: Optimizer, rates: Sequence[float], seeds: Sequence[int]
+def _try(
+    runner: Runner,
+    optimizer: Optimizer,
+    settings: Sequence[Setting],
+    seeds: Sequence[int],
+    steps: int | None,
 ) -> list[Trial]:
-    end = finals(runner.run(optimizer, [(seed, rate) for rate in rates for seed in seeds]))
-    valid = end.valid.reshape(len(rates), len(seeds)).mean(axis=1)
-    diverged = end.diverged.reshape(len(rates), len(seeds)).sum(axis=1)
-    return [Trial(rate, float(v), int(d)) for rate, v, d in zip(rates, valid, diverged, strict=True)]
+    end = finals(runner.run(optimizer, [(seed, setting) for setting in settings for seed in seeds], steps))
+    valid = end.valid.reshape(len(settings), len(seeds)).mean(axis=1)
+    diverged = end.diverged.reshape(len(settings), len(seeds)).sum(axis=1)
+    return [Trial(each, float(v), int(d)) for each, v, d in zip(settings, valid, diverged, strict=True)]
 
 
 def _best(trials: Sequence[Trial]) -> Trial:
     return min(trials, key=lambda trial: trial.valid)
 
 
+def _rates(trials: Sequence[Trial]) -> list[float]:
+    return sorted({float(trial.setting.rate) for trial in trials})
+
+
 def _edge(trials: Sequence[Trial]) -> str | None:
-    best = _best(trials)
-    return "low" if best == trials[0] else "high" if best == trials[-1] else None
+    rates, best = _rates(trials), _best(trials).setting.rate
+    return "low" if best == rates[0] else "high" if best == rates[-1] else None

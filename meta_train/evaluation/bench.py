@@ -1,0 +1,163 @@
+"""One task family under one protocol: from an optimizer to its results."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import inspect
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+import tasks
+from meta_train.baselines import Setting
+from meta_train.evaluation.optimizers import Optimizer, describe_key
+from meta_train.evaluation.results import Result
+from meta_train.evaluation.runs import Curves, Runner
+from meta_train.evaluation.store import FORMAT, Store
+from meta_train.evaluation.tuning import Tuning, choose, finals
+from tasks.base import TaskFamily
+from tasks.checks import check
+
+if TYPE_CHECKING:
+    from meta_train.evaluation.driver import Protocol
+
+FIRST_REPORT_SEED = 1_000
+REFERENCE = "adamw"
+"""The baseline whose schedule is stretched."""
+STRETCHES = (0.5, 0.7, 1.4, 2.0, 2.8, 4.0)
+LEADING = 3
+
+
+class Bench:
+    """Data and programs are made when they are first needed."""
+
+    def __init__(self, task: str, family: TaskFamily, protocol: Protocol, store: Store) -> None:
+        self.task, self.family, self.protocol, self.store = task, family, protocol, store
+        self.steps = protocol.steps or family.card.steps
+        self.report = [FIRST_REPORT_SEED + index for index in range(protocol.report_seeds)]
+
+    @cached_property
+    def data(self) -> str:
+        """The hash of the data."""
+        return self.family.fingerprint()
+
+    @cached_property
+    def runner(self) -> Runner:
+        """Checks the task before anything is compiled."""
+        check(self.family)
+        return Runner(self.family, self.steps, self.protocol.parallel(self.family.card.parameters))
+
+    def results(self, optimizer: Optimizer) -> Iterator[tuple[Result, bool]]:
+        """The optimizer's result, and those of stretched horizons; and whether each had to be computed."""
+        result, fresh = self._result(optimizer, self.steps)
+        yield result, fresh
+        if self.protocol.stretch and optimizer.name == REFERENCE:
+            leading = dataclasses.replace(optimizer, grid=result.leading(LEADING))
+            for stretch in STRETCHES:
+                steps = max(1, round(self.steps * stretch))
+                if steps != self.steps:
+                    yield self._result(leading, steps)
+
+    def _result(self, optimizer: Optimizer, steps: int) -> tuple[Result, bool]:
+        key = self._key(optimizer, steps)
+        stored = self.store.load(self.task, optimizer.name, key)
+        if stored is not None:
+            return stored, False
+        runner = self.runner
+        before = runner.compile_seconds, runner.run_seconds, runner.trained_steps
+        tuning = None
+        if optimizer.tuned:
+            # A grid that holds only the leading settings of another is not widened.
+            widen = 2 if steps == self.steps else 0
+            tuning = choose(runner, optimizer, range(self.protocol.tuning_seeds), steps, widen)
+        setting = tuning.setting if tuning else Setting()
+        curves = runner.run(optimizer, [(seed, setting) for seed in self.report], steps)
+        after = runner.compile_seconds, runner.run_seconds, runner.trained_steps
+        compiled, ran, trained = (b - a for a, b in zip(before, after, strict=True))
+        result = _result(key, self.task, optimizer, self.report, tuning, curves)
+        result = dataclasses.replace(
+            result,
+            compile_seconds=compiled,
+            milliseconds=1e3 * ran / trained,
+            parallel=runner.parallel,
+            machine=jax.devices()[0].device_kind,
+        )
+        self.store.save(result)
+        return result, True
+
+    def _key(self, optimizer: Optimizer, steps: int) -> str:
+        card = self.family.card
+        shapes = jax.tree.map(lambda leaf: [list(leaf.shape), str(leaf.dtype)], card.shapes())
+        return describe_key(
+            {
+                "format": FORMAT,
+                "task": [self.family.name, card.kind, card.architecture, card.batch_size, card.recipe],
+                "shapes": repr(shapes),
+                "data": self.data,
+                "source": _foreign_source(self.family),
+                "optimizer": [
+                    optimizer.fingerprint or optimizer.name,
+                    [list(each) for each in optimizer.grid],
+                ],
+                "steps": [steps, self.steps],
+                "seeds": [self.protocol.tuning_seeds if optimizer.tuned else 0, self.report],
+            }
+        )
+
+
+def _result(
+    key: str,
+    task: str,
+    optimizer: Optimizer,
+    seeds: list[int],
+    tuning: Tuning | None,
+    curves: Curves,
+) -> Result:
+    end = finals(curves)
+    trials = tuning.trials if tuning else ()
+    return Result(
+        key=key,
+        task=task,
+        optimizer=optimizer.name,
+        fingerprint=optimizer.fingerprint,
+        steps=curves.points[-1],
+        learned=optimizer.learned,
+        setting=list(tuning.setting) if tuning else None,
+        tuning_runs=tuning.runs if tuning else 0,
+        at_edge=tuning.at_edge if tuning else False,
+        grid=[[*trial.setting, trial.valid, trial.diverged] for trial in trials],
+        seeds=seeds,
+        initial=end.initial.tolist(),
+        train=end.train.tolist(),
+        valid=end.valid.tolist(),
+        diverged=end.diverged.tolist(),
+        points=list(curves.points),
+        valid_curves=_finite_or_none(curves.valid),
+        train_curves=_finite_or_none(curves.train),
+        compile_seconds=0.0,
+        milliseconds=0.0,
+        parallel=0,
+        machine="",
+    )
+
+
+def _finite_or_none(values: np.ndarray) -> list[list[float | None]]:
+    return [[float(value) if np.isfinite(value) else None for value in row] for row in values]
+
+
+def _foreign_source(family: TaskFamily) -> str:
+    """Hash of the files that define a family of the user's, so that an edited task is run again."""
+    home = str(Path(tasks.__file__).parent)
+    functions: tuple[Any, ...] = (family.sample, family.init, family.batch, family.loss, family.data)
+    files = {
+        inspect.unwrap(f).__code__.co_filename for f in functions if hasattr(inspect.unwrap(f), "__code__")
+    }
+    digest = hashlib.sha256()
+    for file in sorted(name for name in files if not name.startswith(home) and Path(name).is_file()):
+        digest.update(Path(file).read_bytes())
+    return digest.hexdigest()
