@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import inspect
-from collections.abc import Iterator
+import json
+import time
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +20,7 @@ from meta_train.baselines import Setting
 from meta_train.evaluation.optimizers import Optimizer, describe_key
 from meta_train.evaluation.results import Result
 from meta_train.evaluation.runs import Curves, Runner
-from meta_train.evaluation.store import FORMAT, Store
+from meta_train.evaluation.store import FORMAT, Store, file_name
 from meta_train.evaluation.tuning import Tuning, choose, finals
 from tasks.base import TaskFamily
 from tasks.checks import check
@@ -31,6 +33,8 @@ REFERENCE = "adamw"
 """The baseline whose schedule is stretched."""
 STRETCHES = (0.5, 0.7, 1.4, 2.0, 2.8, 4.0)
 LEADING = 3
+PACE_SEGMENTS = 2
+PACE_ROUNDS = 3
 
 
 class Bench:
@@ -48,7 +52,7 @@ class Bench:
 
     @cached_property
     def runner(self) -> Runner:
-        """Checks the task before anything is compiled."""
+        """Trains; its programs are shared by all optimizers. The task is checked first."""
         check(self.family)
         return Runner(self.family, self.steps, self.protocol.parallel(self.family.card.parameters))
 
@@ -87,8 +91,40 @@ class Bench:
             parallel=runner.parallel,
             machine=jax.devices()[0].device_kind,
         )
+        self._write_watched(optimizer, curves)
         self.store.save(result)
         return result, True
+
+    def milliseconds(self, optimizers: Sequence[Optimizer]) -> dict[str, float]:
+        """Wall-clock for one step of one run, by optimizer: the quickest of short runs taken in turn."""
+        runner = self.runner if self.runner.parallel == 1 else Runner(self.family, self.steps, 1)
+        steps = PACE_SEGMENTS * runner.length
+        best: dict[str, float] = {}
+        for attempt in range(1 + PACE_ROUNDS):  # the first one compiles
+            for optimizer in optimizers:
+                setting = optimizer.grid[len(optimizer.grid) // 2] if optimizer.tuned else Setting()
+                began = time.perf_counter()
+                runner.run(optimizer, [(self.report[0], setting)], steps)
+                if attempt:
+                    taken = 1e3 * (time.perf_counter() - began) / steps
+                    best[optimizer.name] = min(taken, best.get(optimizer.name, taken))
+        return best
+
+    def _write_watched(self, optimizer: Optimizer, curves: Curves) -> None:
+        """What the optimizer did on the first report seed, in the format that `report` reads."""
+        lines = []
+        shapes = jax.tree.leaves_with_path(self.family.card.shapes())
+        names = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in shapes]
+        for point, watched in enumerate(curves.watched, start=1):
+            if watched:
+                line = {name: np.asarray(value[0]).tolist() for name, value in watched.items()}
+                lines.append(
+                    json.dumps({"loss": float(curves.valid[0, point]), "tensors": names, **line}) + "\n"
+                )
+        if lines:
+            folder = self.store.folder.parent / "diagnostics"
+            folder.mkdir(exist_ok=True)
+            (folder / file_name(self.task, optimizer.name, "jsonl")).write_text("".join(lines))
 
     def _key(self, optimizer: Optimizer, steps: int) -> str:
         card = self.family.card
@@ -127,10 +163,10 @@ def _result(
         fingerprint=optimizer.fingerprint,
         steps=curves.points[-1],
         learned=optimizer.learned,
-        setting=list(tuning.setting) if tuning else None,
+        setting=_floats(tuning.setting) if tuning else None,
         tuning_runs=tuning.runs if tuning else 0,
         at_edge=tuning.at_edge if tuning else False,
-        grid=[[*trial.setting, trial.valid, trial.diverged] for trial in trials],
+        grid=[[*_floats(trial.setting), trial.valid, trial.diverged] for trial in trials],
         seeds=seeds,
         initial=end.initial.tolist(),
         train=end.train.tolist(),
@@ -144,6 +180,10 @@ def _result(
         parallel=0,
         machine="",
     )
+
+
+def _floats(setting: Setting) -> list[float]:
+    return [float(value) for value in setting]
 
 
 def _finite_or_none(values: np.ndarray) -> list[list[float | None]]:

@@ -13,8 +13,8 @@ import numpy as np
 
 from meta_train.evaluation.bench import FIRST_REPORT_SEED, Bench
 from meta_train.evaluation.optimizers import Optimizer
-from meta_train.evaluation.results import Failure, Result
-from meta_train.evaluation.store import Store
+from meta_train.evaluation.results import Failure, Outcome, Result
+from meta_train.evaluation.store import Store, save_evaluation
 from tasks.base import TaskFamily
 
 RUNS_TIMES_PARAMETERS = 200_000_000
@@ -32,6 +32,7 @@ class Protocol:
       report_seeds: seeds 1000, 1001, ... which are reported; never used to choose anything.
       max_parallel: how many runs are trained side by side; None chooses (1 on a CPU).
       stretch: whether the reference is also run for stretched horizons, which measures speed-ups.
+      wall_clock: whether every optimizer is timed, alone, after all else.
       cache: whether the user's cache and the shipped results are used.
     """
 
@@ -40,6 +41,7 @@ class Protocol:
     report_seeds: int = 3
     max_parallel: int | None = None
     stretch: bool = False
+    wall_clock: bool = False
     cache: bool = False
 
     def __post_init__(self) -> None:
@@ -67,7 +69,7 @@ def evaluate(
     out: Path,
     log: Callable[[str], None] = lambda line: None,
     done: Callable[[], None] = lambda: None,
-) -> tuple[list[Result], list[Failure]]:
+) -> tuple[list[Result], Outcome]:
     """Evaluate every optimizer on every family, several families at once.
 
     A result is written to `out`/runs as soon as it is there, and read instead of computed the next time. An
@@ -82,8 +84,8 @@ def evaluate(
       done: is called after each of the `len(families) * len(optimizers)` pairs.
 
     Returns:
-      Results and failures, in the order of `families` and `optimizers`; an optimizer's runs of stretched
-      horizons follow its result.
+      The results, in the order of `families` and `optimizers` (an optimizer's runs of stretched horizons
+      follow its result), and what else there is to say. Both are in `out`, for `report`, too.
 
     Raises:
       ValueError: if two optimizers have the same name.
@@ -93,8 +95,10 @@ def evaluate(
         raise ValueError(f"two optimizers have the same name: {', '.join(names)}")
     store = Store(out / "runs", protocol.cache)
 
-    def one(task: str) -> tuple[list[Result], list[Failure]]:
-        bench = Bench(task, families[task], protocol, store)
+    benches = {task: Bench(task, family, protocol, store) for task, family in families.items()}
+
+    def one(bench: Bench) -> tuple[list[Result], list[Failure]]:
+        task = bench.task
         results: list[Result] = []
         failures: list[Failure] = []
         for optimizer in optimizers:
@@ -109,13 +113,29 @@ def evaluate(
             done()
         return results, failures
 
-    workers = min(MOST_TASKS_AT_ONCE, os.cpu_count() or 1)
-    pool = ThreadPoolExecutor(workers)
+    pool = ThreadPoolExecutor(min(MOST_TASKS_AT_ONCE, os.cpu_count() or 1))
     try:
-        pairs = list(pool.map(one, families))
+        pairs = list(pool.map(one, benches.values()))
     finally:
         pool.shutdown(cancel_futures=True)
-    return [r for results, _ in pairs for r in results], [f for _, failures in pairs for f in failures]
+    results = [result for found, _ in pairs for result in found]
+    outcome = Outcome(
+        targets={task: family.card.target for task, family in families.items() if family.card.target},
+        milliseconds=_milliseconds(benches, optimizers, results) if protocol.wall_clock else {},
+        failures=[failure for _, failures in pairs for failure in failures],
+    )
+    save_evaluation(results, outcome, out)
+    return results, outcome
+
+
+def _milliseconds(
+    benches: Mapping[str, Bench], optimizers: Sequence[Optimizer], results: Sequence[Result]
+) -> dict[str, dict[str, float]]:
+    finished = {(result.task, result.optimizer) for result in results}
+    return {
+        task: bench.milliseconds([each for each in optimizers if (task, each.name) in finished])
+        for task, bench in benches.items()
+    }
 
 
 def _line(result: Result, fresh: bool) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from meta_train.baselines import Setting
 
@@ -81,3 +81,18 @@ class Failure:
     task: str
     optimizer: str
     reason: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an evaluation knows beside its results.
+
+    Attributes:
+      targets: validation loss to reach, by task; tasks without one are missing.
+      milliseconds: wall-clock for one step of one run alone on this machine, by task and optimizer.
+      failures: what could not be run.
+    """
+
+    targets: dict[str, float] = field(default_factory=dict)
+    milliseconds: dict[str, dict[str, float]] = field(default_factory=dict)
+    failures: list[Failure] = field(default_factory=list)

@@ -17,11 +17,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from meta_train.evaluation.results import Result
+from meta_train.evaluation.results import Failure, Outcome, Result
 from tasks import cache
 
 FORMAT = 2
 SHIPPED = "baselines.jsonl.gz"
+OUTCOME = "outcome.json"
 DIGITS = 5
 
 
@@ -40,29 +41,24 @@ class Store:
 
     def load(self, task: str, optimizer: str, key: str) -> Result | None:
         """The finished result with this key, under these names, or None."""
-        found = _read(self.folder / _name(task, optimizer, key))
+        found = _read(self.folder / file_name(task, optimizer, key, "json"))
         if found is None and self.shared:
             found = _read(_users() / f"{key}.json") or _shipped().get(key)
         if found is None:
             return None
         result = dataclasses.replace(found, task=task, optimizer=optimizer)
-        self._write(self.folder / _name(task, optimizer, key), result)
+        self._write(self.folder / file_name(task, optimizer, key, "json"), result)
         return result
 
     def save(self, result: Result) -> None:
         """Write `result` under its key. A cache that cannot be written is no error."""
-        self._write(self.folder / _name(result.task, result.optimizer, result.key), result)
+        self._write(self.folder / file_name(result.task, result.optimizer, result.key, "json"), result)
         if self.shared:
             try:
                 _users().mkdir(parents=True, exist_ok=True)
                 self._write(_users() / f"{result.key}.json", result)
             except OSError:
                 return
-
-    def results(self) -> list[Result]:
-        """Every result in the folder, in order of their files' names."""
-        found = (_read(path) for path in sorted(self.folder.glob("*.json")))
-        return [result for result in found if result is not None]
 
     def _write(self, path: Path, result: Result) -> None:
         if path.exists() and _read(path) == result:
@@ -93,9 +89,32 @@ def _users() -> Path:
     return cache.folder() / "evaluations"
 
 
-def _name(task: str, optimizer: str, key: str) -> str:
-    readable = re.sub(r"[^A-Za-z0-9._-]+", "_", f"{task}-{optimizer}")
-    return f"{readable}-{key}.json"
+def file_name(*parts: str) -> str:
+    """`a-b-c.ending` from its parts, whatever is in them."""
+    *stem, ending = (re.sub(r"[^A-Za-z0-9._-]+", "_", part) for part in parts)
+    return f"{'-'.join(stem)}.{ending}"
+
+
+def save_evaluation(results: Iterable[Result], outcome: Outcome, out: Path) -> None:
+    """Write which results an evaluation consists of, and what is not in them, to `out`/outcome.json."""
+    runs = [file_name(result.task, result.optimizer, result.key, "json") for result in results]
+    text = json.dumps({"runs": runs, **dataclasses.asdict(outcome)}, indent=1)
+    (out / OUTCOME).write_text(text)
+
+
+def load_evaluation(out: Path) -> tuple[list[Result], Outcome]:
+    """Results and outcome of the last evaluation written to `out`.
+
+    Raises:
+      ValueError: there is none.
+    """
+    try:
+        stored = json.loads((out / OUTCOME).read_text())
+        results = [_read(out / "runs" / name) for name in stored.pop("runs")]
+        failures = [Failure(**failure) for failure in stored.pop("failures")]
+        return [result for result in results if result is not None], Outcome(**stored, failures=failures)
+    except (OSError, json.JSONDecodeError, TypeError, KeyError) as error:
+        raise ValueError(f"{out} holds no finished evaluation ({error})") from error
 
 
 def _read(path: Path) -> Result | None:
