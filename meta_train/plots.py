@@ -61,10 +61,12 @@ def _profile(results: Sequence[Result], names: Sequence[str]) -> Figure:
     for result in results:
         losses[names.index(result.optimizer), tasks.index(result.task)] = max(np.mean(result.valid), 1e-7)
     ratios = np.geomspace(1.0, 4.0, 200)
-    figure = Figure(figsize=(7, 4), layout="constrained")
+    figure = Figure(figsize=(9, 4), layout="constrained")
     axes = figure.subplots()
     for index, (name, shares) in enumerate(zip(names, profile(losses, ratios), strict=True)):
-        axes.plot(ratios, 100 * shares, **look(index), markevery=(5 * index, 40), ms=5, label=name)
+        axes.plot(
+            ratios, 100 * shares, **look(index), drawstyle="steps-post", markevery=(5 * index, 40), label=name
+        )
     axes.set(xscale="log", xlim=(1.0, 4.0), ylim=(-3.0, 103.0))
     axes.set(xlabel="final validation loss / the best optimizer's on this task", ylabel="share of tasks, %")
     axes.grid(True, which="both", alpha=0.25, linewidth=0.5)

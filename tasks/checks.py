@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from tasks.base import TaskFamily
+from tasks.base import Split, TaskFamily
 
 ARGUMENTS = {
     "sample": ("key",),
@@ -27,16 +27,15 @@ def check(family: TaskFamily) -> None:
     """
     for name, arguments in ARGUMENTS.items():
         _check_signature(f"{family.name}.{name}", getattr(family, name), arguments)
-    data = family.data()
 
-    def one(key: jax.Array) -> tuple[Any, Any]:
+    def one(key: jax.Array, data: Split) -> tuple[Any, Any]:
         config = family.sample(key)
         params = family.init(key, config)
         return params, [
             family.loss(params, family.batch(key, part, config), config) for part in (data.train, data.valid)
         ]
 
-    params, losses = jax.eval_shape(one, jax.random.key(0))
+    params, losses = jax.eval_shape(one, jax.random.key(0), family.data())
     if not jax.tree.leaves(params):
         raise ValueError(
             f"{family.name}.init returns no parameters: expected a tree of floating-point arrays"

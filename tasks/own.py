@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -72,6 +74,7 @@ def as_family(task: OwnTask, name: str) -> TaskFamily:
         steps=int(getattr(task, "steps", STEPS)),
         axis="",
         shapes=lambda: jax.eval_shape(task.init, random.key(0)),
+        recipe=_source_hash(task),
         target=getattr(task, "target", None),
     )
     return TaskFamily(
@@ -83,6 +86,13 @@ def as_family(task: OwnTask, name: str) -> TaskFamily:
         loss=lambda params, batch, config: task.loss(params, batch),
         card=card,
     )
+
+
+def _source_hash(task: OwnTask) -> str:
+    """Of the file that defines the task, so that an edited one is another task."""
+    code = getattr(inspect.unwrap(task.loss), "__code__", None)
+    path = Path(code.co_filename if code else "")
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 
 
 def broken_family(name: str, error: Exception) -> TaskFamily:

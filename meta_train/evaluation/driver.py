@@ -131,10 +131,12 @@ def evaluate(
 def _milliseconds(
     benches: Mapping[str, Bench], optimizers: Sequence[Optimizer], results: Sequence[Result]
 ) -> dict[str, dict[str, float]]:
-    finished = {(result.task, result.optimizer) for result in results}
+    finished: dict[str, set[str]] = {}
+    for result in results:
+        finished.setdefault(result.task, set()).add(result.optimizer)
     return {
-        task: bench.milliseconds([each for each in optimizers if (task, each.name) in finished])
-        for task, bench in benches.items()
+        task: benches[task].milliseconds([each for each in optimizers if each.name in names])
+        for task, names in finished.items()
     }
 
 
@@ -142,4 +144,4 @@ def _line(result: Result, fresh: bool) -> str:
     how = f"compiled in {result.compile_seconds:.1f} s" if fresh else "finished earlier"
     runs = f" ({result.tuning_runs} tuning runs)" if result.setting else ""
     name = f"{result.task} / {result.optimizer}, {result.steps} steps"
-    return f"{name}: validation {np.mean(result.valid):.4g} at {result.described}{runs}; {how}"
+    return f"{name}: validation {np.mean(result.valid):.4g}, {result.described}{runs}; {how}"

@@ -161,7 +161,7 @@ class Runner:
 
     def _start_of(self, seed: int) -> tuple[Start, PyTree]:
         if seed not in self._starts:
-            self._starts[seed] = self._start(self._data, jax.random.key(seed))
+            self._starts[seed] = self._start(self.family.data(), jax.random.key(seed))
         return self._starts[seed]
 
 

@@ -12,6 +12,7 @@ import gzip
 import json
 import os
 import re
+import sys
 from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
@@ -68,12 +69,18 @@ class Store:
         os.replace(unfinished, path)
 
 
-def ship(results: Iterable[Result], file: Path) -> int:
-    """Write the baselines among `results` into one compressed file, curves rounded; returns their number."""
-    kept = sorted((r for r in results if not r.learned), key=lambda r: (r.task, r.optimizer, r.steps, r.key))
-    lines = "".join(json.dumps(_rounded(dataclasses.asdict(result))) + "\n" for result in kept)
+def ship(folders: Iterable[Path], file: Path) -> int:
+    """Write the results of baselines in folders of `evaluate` into one compressed file, numbers rounded.
+
+    Returns:
+      How many there are.
+    """
+    found = (_read(path) for folder in folders for path in sorted((folder / "runs").glob("*.json")))
+    kept = {result.key: result for result in found if result is not None and not result.learned}
+    ordered = sorted(kept.values(), key=lambda result: (result.task, result.optimizer, result.steps))
+    lines = "".join(json.dumps(_rounded(dataclasses.asdict(result))) + "\n" for result in ordered)
     file.write_bytes(gzip.compress(lines.encode(), mtime=0))
-    return len(kept)
+    return len(ordered)
 
 
 @functools.cache
@@ -130,3 +137,8 @@ def _rounded(value: Any) -> Any:
     if isinstance(value, list):
         return [_rounded(each) for each in value]
     return {key: _rounded(each) for key, each in value.items()} if isinstance(value, dict) else value
+
+
+if __name__ == "__main__":
+    target = Path(__file__).with_name(SHIPPED)
+    print(f"{ship(map(Path, sys.argv[1:]), target)} results in {target}")
