@@ -21,7 +21,7 @@ from meta_train.evaluation.optimizers import Optimizer, describe_key
 from meta_train.evaluation.results import Result
 from meta_train.evaluation.runs import Curves, Runner
 from meta_train.evaluation.store import FORMAT, Store, file_name
-from meta_train.evaluation.tuning import Tuning, choose, finals
+from meta_train.evaluation.tuning import Trials, Tuning, choose, finals
 from tasks.base import TaskFamily
 from tasks.checks import check
 
@@ -75,10 +75,11 @@ class Bench:
         runner = self.runner
         before = runner.compile_seconds, runner.run_seconds, runner.trained_steps
         tuning = None
+        known = Trials(self.store.folder / file_name(self.task, optimizer.name, key, "trials"))
         if optimizer.tuned:
             # A grid that holds only the leading settings of another is not widened.
             widen = 2 if steps == self.steps else 0
-            tuning = choose(runner, optimizer, range(self.protocol.tuning_seeds), steps, widen)
+            tuning = choose(runner, optimizer, range(self.protocol.tuning_seeds), steps, widen, known)
         setting = tuning.setting if tuning else Setting()
         curves = runner.run(optimizer, [(seed, setting) for seed in self.report], steps)
         after = runner.compile_seconds, runner.run_seconds, runner.trained_steps
@@ -93,6 +94,7 @@ class Bench:
         )
         self._write_watched(optimizer, curves)
         self.store.save(result)
+        known.forget()
         return result, True
 
     def milliseconds(self, optimizers: Sequence[Optimizer]) -> dict[str, float]:

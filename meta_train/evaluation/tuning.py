@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -57,6 +61,35 @@ class Trial:
     diverged: int
 
 
+class Trials:
+    """Finished trials of one grid search, kept in a file that a killed search goes on from.
+
+    Args:
+      path: one JSON list a line; None keeps nothing.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.path = path
+        self.found: dict[Setting, Trial] = {}
+        if path is not None and path.is_file():
+            for line in path.read_text().splitlines():
+                with contextlib.suppress(json.JSONDecodeError):  # the kill came while it was written
+                    setting, valid, diverged = json.loads(line)
+                    self.found[Setting(*setting)] = Trial(Setting(*setting), valid, diverged)
+
+    def add(self, trials: Sequence[Trial]) -> None:
+        """Remember more of them."""
+        self.found |= {trial.setting: trial for trial in trials}
+        if self.path is not None:
+            with self.path.open("a") as file:
+                file.writelines(json.dumps(dataclasses.astuple(trial)) + "\n" for trial in trials)
+
+    def forget(self) -> None:
+        """Remove the file: the search is done."""
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
+
+
 @dataclass(frozen=True)
 class Tuning:
     """The outcome of a grid search.
@@ -80,16 +113,27 @@ def choose(
     seeds: Sequence[int],
     steps: int | None = None,
     widen_at_most: int = WIDEN_AT_MOST,
+    known: Trials | None = None,
 ) -> Tuning:
-    """Try `optimizer.grid` on the tuning seeds, and more rates where the best one is at the grid's edge."""
-    trials = _try(runner, optimizer, optimizer.grid, seeds, steps)
+    """Try `optimizer.grid` on the tuning seeds, and more rates where the best one is at the grid's edge.
+
+    Args:
+      runner: trains.
+      optimizer: whose setting is chosen.
+      seeds: the tuning seeds.
+      steps: length of the runs; None is the runner's usual.
+      widen_at_most: how often two more rates are added.
+      known: trials that are not repeated; new ones are added.
+    """
+    known = known or Trials()
+    trials = _try(runner, optimizer, optimizer.grid, seeds, steps, known)
     for _ in range(widen_at_most):
         side = _edge(trials)
         if side is None:
             break
         best = _best(trials).setting
         wider = [best._replace(rate=rate) for rate in widen(_rates(trials), side)]
-        trials += _try(runner, optimizer, wider, seeds, steps)
+        trials += _try(runner, optimizer, wider, seeds, steps, known)
     at_edge = widen_at_most > 0 and _edge(trials) is not None
     return Tuning(_best(trials).setting, tuple(trials), len(trials) * len(seeds), at_edge)
 
@@ -100,11 +144,16 @@ def _try(
     settings: Sequence[Setting],
     seeds: Sequence[int],
     steps: int | None,
+    known: Trials,
 ) -> list[Trial]:
-    end = finals(runner.run(optimizer, [(seed, setting) for setting in settings for seed in seeds], steps))
-    valid = end.valid.reshape(len(settings), len(seeds)).mean(axis=1)
-    diverged = end.diverged.reshape(len(settings), len(seeds)).sum(axis=1)
-    return [Trial(each, float(v), int(d)) for each, v, d in zip(settings, valid, diverged, strict=True)]
+    missing = [setting for setting in settings if setting not in known.found]
+    size = max(1, runner.parallel // len(seeds))
+    for group in (missing[first : first + size] for first in range(0, len(missing), size)):
+        end = finals(runner.run(optimizer, [(seed, setting) for setting in group for seed in seeds], steps))
+        valid = end.valid.reshape(len(group), len(seeds)).mean(axis=1)
+        diverged = end.diverged.reshape(len(group), len(seeds)).sum(axis=1)
+        known.add([Trial(each, float(v), int(d)) for each, v, d in zip(group, valid, diverged, strict=True)])
+    return [known.found[setting] for setting in settings]
 
 
 def _best(trials: Sequence[Trial]) -> Trial:

@@ -160,16 +160,16 @@ def test_finished_results_are_not_run_again(tmp_path, monkeypatch):
     bowls = {"bowl": family()}
     tuned, extra = sgd((0.1, 0.316, 1.0, 3.16), "tuned"), sgd(name="extra")
     first, _ = evaluate(bowls, [tuned], PROTOCOL, tmp_path)
-    assert len(calls) == 2  # a grid and a report
+    assert len(calls) == 5  # four trials and a report
     again, _ = evaluate(bowls, [tuned], PROTOCOL, tmp_path)
-    assert len(calls) == 2
+    assert len(calls) == 5
     assert again == first
     evaluate(bowls, [tuned, extra], PROTOCOL, tmp_path)
-    assert len(calls) == 3
+    assert len(calls) == 6
     evaluate(bowls, [dataclasses.replace(extra, fingerprint="other weights")], PROTOCOL, tmp_path)
-    assert len(calls) == 4
+    assert len(calls) == 7
     evaluate(bowls, [extra], dataclasses.replace(PROTOCOL, steps=31), tmp_path)
-    assert len(calls) == 5
+    assert len(calls) == 8
 
 
 def test_an_interrupted_evaluation_keeps_what_was_finished(tmp_path, monkeypatch):
@@ -184,6 +184,25 @@ def test_an_interrupted_evaluation_keeps_what_was_finished(tmp_path, monkeypatch
     monkeypatch.setattr(Runner, "run", lambda *_: pytest.fail("ran again"))
     results, _ = evaluate({"bowl": family()}, [sgd()], PROTOCOL, tmp_path)
     assert results[0].optimizer == "sgd"
+
+
+def test_a_killed_search_repeats_no_finished_trial(tmp_path, monkeypatch):
+    rates = (0.1, 0.316, 1.0, 3.16)
+    run, ran = Runner.run, []
+
+    def killed(self, optimizer, runs, steps):
+        ran.append(runs[0][1].rate)
+        if len(ran) == 3:
+            raise KeyboardInterrupt
+        return run(self, optimizer, runs, steps)
+
+    monkeypatch.setattr(Runner, "run", killed)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate({"bowl": family()}, [sgd(rates)], PROTOCOL, tmp_path)
+    results, _ = evaluate({"bowl": family()}, [sgd(rates)], PROTOCOL, tmp_path)
+    assert (ran[:5], len(ran)) == ([0.1, 0.316, 1.0, 1.0, 3.16], 6)  # the last one is the report
+    assert results[0].tuning_runs == 8
+    assert not list((tmp_path / "runs").glob("*.trials"))
 
 
 def test_a_damaged_file_is_computed_again(tmp_path):
