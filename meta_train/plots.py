@@ -70,7 +70,7 @@ def _profile(results: Sequence[Result], names: Sequence[str]) -> Figure:
     axes.set(xscale="log", xlim=(1.0, 4.0), ylim=(-3.0, 103.0))
     axes.set(xlabel="final validation loss / the best optimizer's on this task", ylabel="share of tasks, %")
     axes.grid(True, which="both", alpha=0.25, linewidth=0.5)
-    _plain_ticks(axes.xaxis)
+    plain_ticks(axes.xaxis)
     axes.legend(frameon=False, fontsize=8, handlelength=4)
     return figure
 
@@ -91,7 +91,7 @@ def _curves(results: Sequence[Result], names: Sequence[str]) -> Figure:
     left.set_ylim(lowest * (1 - MARGIN), initial * (1 + 2 * MARGIN))
     for axes in (left, right):
         axes.grid(True, which="both", alpha=0.25, linewidth=0.5)
-        _plain_ticks(axes.yaxis)
+        plain_ticks(axes.yaxis)
     right.legend(frameon=False, fontsize=8, handlelength=4)
     first = results[0]
     figure.suptitle(f"{first.task}: {first.steps} steps, mean of {len(first.seeds)} seeds, range shaded")
@@ -131,7 +131,7 @@ def _summary(pairs: Sequence[Comparison]) -> Figure:
     axes.axvline(1.0, color="black", linewidth=0.8)
     axes.set_xscale("log")
     axes.set_xlim(min(0.5, 0.7 * min(ratios)), max(2.0, 1.4 * max(ratios)))
-    _plain_ticks(axes.xaxis)
+    plain_ticks(axes.xaxis)
     axes.set_yticks(range(len(tasks)), tasks)
     axes.set_ylim(len(tasks) - 0.5, -0.5)
     axes.grid(True, axis="x", which="both", alpha=0.25, linewidth=0.5)
@@ -142,7 +142,7 @@ def _summary(pairs: Sequence[Comparison]) -> Figure:
     return figure
 
 
-def _plain_ticks(axis: Axis) -> None:
+def plain_ticks(axis: Axis) -> None:
     """Label a logarithmic axis at 1, 2 and 5 times powers of ten, as 0.05 rather than 5e-02."""
     for set_locator, set_formatter, multiples in (
         (axis.set_major_locator, axis.set_major_formatter, (1.0,)),

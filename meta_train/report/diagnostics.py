@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from meta_train.evaluation.table import Table
-from meta_train.plots import look
+from meta_train.plots import look, plain_ticks
 from meta_train.report.page import Section
 
 SHOWN = {
@@ -81,22 +81,25 @@ def _figure(lines: Sequence[Mapping[str, Any]], names: list[str]) -> Figure:
         axes = panels.pop(0)
         axes.plot(steps, [line["loss"] for line in lines], color="black", marker="o", ms=3)
         axes.set(title="loss", xlabel="step", yscale="log")
+        plain_ticks(axes.yaxis)
     for axes, key in zip(panels, ("step", "signal_to_noise"), strict=True):
         values = np.asarray([line[key] for line in lines], float)
         if len(names) > MOST_LINES:
             _map(figure, axes, steps, values, names)
         else:
-            _lines(axes, steps, values, names)
+            _lines(axes, steps, values, names, legend=key == "step")
         axes.set(title=SHOWN[key], xlabel="step")
     return figure
 
 
-def _lines(axes: Axes, steps: np.ndarray, values: np.ndarray, names: list[str]) -> None:
+def _lines(axes: Axes, steps: np.ndarray, values: np.ndarray, names: list[str], legend: bool) -> None:
     for index, name in enumerate(names):
         axes.plot(steps, values[:, index], **look(index), ms=4, markevery=(index, 5), label=name)
     axes.set(yscale="log")
+    plain_ticks(axes.yaxis)
     axes.grid(True, which="both", alpha=0.25, linewidth=0.5)
-    axes.legend(frameon=False, fontsize=7, handlelength=4)
+    if legend:
+        axes.legend(frameon=False, fontsize=7, handlelength=4)
 
 
 def _map(figure: Figure, axes: Axes, steps: np.ndarray, values: np.ndarray, names: list[str]) -> None:

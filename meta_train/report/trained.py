@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from tensorboardX.proto.event_pb2 import Event
 
@@ -17,6 +16,7 @@ from meta_train.report.page import Section
 
 Series = dict[str, dict[int, float]]
 LOSSES, VALIDATION = "log_loss/", "validation/"
+COLUMNS = 6
 
 
 def training_sections(out: Path) -> list[Section]:
@@ -28,16 +28,19 @@ def training_sections(out: Path) -> list[Section]:
     series = read_events(out / "events")
     if not series:
         raise ValueError(f"{out} holds no logged step yet")
-    validation = {name: values for name, values in series.items() if name.startswith(VALIDATION)}
     rows = tuple(
-        (name.removeprefix(VALIDATION), *(f"{value:.4f}" for value in _ends(values)))
-        for name, values in validation.items()
+        (name, *(f"{value:.4f}" for value in (scores[0], min(scores), scores[-1])))
+        for name, scores in ((name, _ordered(values)) for name, values in _under(VALIDATION, series).items())
     )
     note = "What meta-training lowers, on fixed validation members: a mean of log losses."
     table = Table("Validation", ("family", "first", "lowest", "last"), rows, note)
-    curves = Section(
-        "Meta-training", [table] if rows else [], [("Curves of the run, by outer step.", _figure(series))]
-    )
+    figures = [("Curves of the run, by outer step.", _figure(series))]
+    if _under(LOSSES, series):
+        text = (
+            "Log of the final loss of each training family, by outer step; horizons differ from step to step."
+        )
+        figures.append((text, _families(series)))
+    curves = Section("Meta-training", [table] if rows else [], figures)
     return [curves, *_memory(out)]
 
 
@@ -74,29 +77,39 @@ def _records(data: bytes) -> Iterator[Event]:
         at += 16 + size
 
 
-def _ends(values: Mapping[int, float]) -> tuple[float, float, float]:
-    ordered = [values[step] for step in sorted(values)]
-    return ordered[0], min(ordered), ordered[-1]
-
-
 def _figure(series: Series) -> Figure:
-    panels = {
-        "validation": [name for name in series if name.startswith(VALIDATION)],
-        "log of the final loss, training families": [name for name in series if name.startswith(LOSSES)],
-        "size of the meta-gradient": ["meta_gradient_norm"],
-    }
-    figure = Figure(figsize=(12, 4.5), layout="constrained")
-    for axes, (title, names) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
-        _lines(axes, series, names)
-        axes.set(title=title, xlabel="outer step")
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for index, (name, values) in enumerate(_under(VALIDATION, series).items()):
+        left.plot(sorted(values), _ordered(values), **look(index), ms=4, lw=1, label=name)
+    left.set(title="validation", xlabel="outer step")
+    left.legend(frameon=False, fontsize=7, handlelength=4)
+    norms = series.get("meta_gradient_norm", {})
+    right.plot(sorted(norms), _ordered(norms), color="black", lw=1)
+    right.set(title="size of the meta-gradient", xlabel="outer step")
+    for axes in (left, right):
+        axes.grid(True, alpha=0.25, linewidth=0.5)
     return figure
 
 
-def _lines(axes: Axes, series: Series, names: Sequence[str]) -> None:
-    for index, name in enumerate(names):
-        steps = sorted(series.get(name, {}))
-        label = name.rpartition("/")[2]
-        axes.plot(steps, [series[name][step] for step in steps], **look(index), ms=3, lw=1, label=label)
-    axes.grid(True, alpha=0.25, linewidth=0.5)
-    if len(names) > 1:
-        axes.legend(frameon=False, fontsize=6, handlelength=4, ncols=1 + len(names) // 16)
+def _families(series: Series) -> Figure:
+    """One small panel for each training family."""
+    families = _under(LOSSES, series)
+    rows = -(-len(families) // COLUMNS)
+    figure = Figure(figsize=(11, 1.5 * rows + 0.3), layout="constrained")
+    panels = figure.subplots(rows, COLUMNS, sharex=True, squeeze=False).ravel()
+    for axes, (name, values) in zip(panels, families.items(), strict=False):
+        axes.plot(sorted(values), _ordered(values), color="black", lw=0.8)
+        axes.set_title(name, fontsize=7)
+        axes.tick_params(labelsize=6)
+    for axes in panels[len(families) :]:
+        axes.set_axis_off()
+    return figure
+
+
+def _under(prefix: str, series: Series) -> Series:
+    return {name.removeprefix(prefix): values for name, values in series.items() if name.startswith(prefix)}
+
+
+def _ordered(values: Mapping[int, float]) -> list[float]:
+    return [values[step] for step in sorted(values)]
