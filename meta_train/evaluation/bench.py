@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import inspect
 import json
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -38,9 +39,25 @@ PACE_ROUNDS = 3
 
 
 class Bench:
-    """Data and programs are made when they are first needed."""
+    """Data and programs are made when they are first needed.
 
-    def __init__(self, task: str, family: TaskFamily, protocol: Protocol, store: Store) -> None:
+    Args:
+      task: the name in the results.
+      family: what is trained.
+      protocol: how.
+      store: where results are looked for and kept.
+      stop: once it is set, whatever runs raises KeyboardInterrupt.
+    """
+
+    def __init__(
+        self,
+        task: str,
+        family: TaskFamily,
+        protocol: Protocol,
+        store: Store,
+        stop: threading.Event | None = None,
+    ) -> None:
+        self.stop = stop
         self.task, self.family, self.protocol, self.store = task, family, protocol, store
         self.steps = protocol.steps or family.card.steps
         self.report = [FIRST_REPORT_SEED + index for index in range(protocol.report_seeds)]
@@ -54,7 +71,8 @@ class Bench:
     def runner(self) -> Runner:
         """Trains; its programs are shared by all optimizers. The task is checked first."""
         check(self.family)
-        return Runner(self.family, self.steps, self.protocol.parallel(self.family.card.parameters))
+        parallel = self.protocol.parallel(self.family.card.parameters)
+        return Runner(self.family, self.steps, parallel, self.stop)
 
     def results(self, optimizer: Optimizer) -> Iterator[tuple[Result, bool]]:
         """The optimizer's result, and those of stretched horizons; and whether each had to be computed."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -95,7 +96,8 @@ def evaluate(
         raise ValueError(f"two optimizers have the same name: {', '.join(names)}")
     store = Store(out / "runs", protocol.cache)
 
-    benches = {task: Bench(task, family, protocol, store) for task, family in families.items()}
+    stop = threading.Event()
+    benches = {task: Bench(task, family, protocol, store, stop) for task, family in families.items()}
 
     def one(bench: Bench) -> tuple[list[Result], list[Failure]]:
         task = bench.task
@@ -116,6 +118,9 @@ def evaluate(
     pool = ThreadPoolExecutor(min(MOST_TASKS_AT_ONCE, os.cpu_count() or 1))
     try:
         pairs = list(pool.map(one, benches.values()))
+    except BaseException:  # Ctrl-C comes to this thread alone
+        stop.set()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
     results = [result for found, _ in pairs for result in found]

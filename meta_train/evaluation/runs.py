@@ -6,6 +6,7 @@ whatever the optimizer: two optimizers on one seed differ in nothing but the opt
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -80,6 +81,7 @@ class Runner:
       family: the task family.
       steps: length of a usual run, which fixes how often losses are measured.
       parallel: the largest number of runs to train side by side.
+      stop: once it is set, by another thread, `run` raises KeyboardInterrupt.
 
     Attributes:
       compile_seconds: spent on compiling so far.
@@ -87,7 +89,10 @@ class Runner:
       trained_steps: steps trained so far, of all runs together.
     """
 
-    def __init__(self, family: TaskFamily, steps: int, parallel: int) -> None:
+    def __init__(
+        self, family: TaskFamily, steps: int, parallel: int, stop: threading.Event | None = None
+    ) -> None:
+        self.stop = stop or threading.Event()
         self.family, self.steps, self.parallel = family, steps, parallel
         self.length = segment_length(steps)
         self.devices = jax.local_devices()[:parallel]
@@ -132,6 +137,8 @@ class Runner:
         state = self._call(optimizer, 0, len(runs), (weights, total, settings, params))
         points, rows = curve_points(steps, self.length), []
         for first, last in pairwise(points):
+            if self.stop.is_set():
+                raise KeyboardInterrupt
             arguments = (weights, self._data, total, jnp.int32(first), settings, starts, state)
             state, *row = self._call(optimizer, last - first, len(runs), arguments)
             rows.append(row)

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import io
 import json
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -203,6 +204,13 @@ def test_a_killed_search_repeats_no_finished_trial(tmp_path, monkeypatch):
     assert (ran[:5], len(ran)) == ([0.1, 0.316, 1.0, 1.0, 3.16], 6)  # the last one is the report
     assert results[0].tuning_runs == 8
     assert not list((tmp_path / "runs").glob("*.trials"))
+
+
+def test_an_interrupt_stops_the_other_threads_too():
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(KeyboardInterrupt):
+        Runner(family(), 5, 1, stop).run(sgd(), [(0, Setting())])
 
 
 def test_a_damaged_file_is_computed_again(tmp_path):
