@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -168,6 +168,14 @@ def linear_map(x: jax.Array, part: Part, config: Config) -> tuple[jax.Array, jax
 def suite(*families: TaskFamily) -> dict[str, TaskFamily]:
     """The families by name."""
     return {family.name: family for family in families}
+
+
+def with_targets(table: dict[str, TaskFamily], targets: dict[str, float]) -> dict[str, TaskFamily]:
+    """The same families with a validation loss to reach on their cards; those not named keep none."""
+    return {
+        name: replace(family, card=replace(family.card, target=targets.get(name)))
+        for name, family in table.items()
+    }
 
 
 def _on_logits(objective: Objective) -> Callable[[jax.Array, jax.Array, Config], jax.Array]:
