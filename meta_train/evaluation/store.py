@@ -12,7 +12,6 @@ import gzip
 import json
 import os
 import re
-import sys
 from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
@@ -137,8 +136,3 @@ def _rounded(value: Any) -> Any:
     if isinstance(value, list):
         return [_rounded(each) for each in value]
     return {key: _rounded(each) for key, each in value.items()} if isinstance(value, dict) else value
-
-
-if __name__ == "__main__":
-    target = Path(__file__).with_name(SHIPPED)
-    print(f"{ship(map(Path, sys.argv[1:]), target)} results in {target}")
