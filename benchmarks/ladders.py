@@ -28,9 +28,10 @@ import numpy as np
 import tyro
 
 from learned_opt import load_weights
+from meta_train.baselines import BASELINES, Setting
 from meta_train.evaluation.optimizers import Optimizer, baseline, learned
 from meta_train.evaluation.runs import Runner
-from meta_train.evaluation.tuning import choose_rate, try_rates
+from meta_train.evaluation.tuning import choose, finals
 from tasks import TaskFamily, data
 from tasks.config import factor
 from tasks.families import Source, function_fit, language_model
@@ -119,27 +120,33 @@ def optimizers(options: Options, rung: Rung) -> list[Optimizer]:
     """The learned optimizer and its rivals, each with the rates that are tried first."""
     rates = min(options.rates, 3) if rung.large else options.rates
     places = 0.5 * (np.arange(rates) - rates // 2)
-    grids = {
-        name: tuple(float(f"{10 ** (centre + at):.3g}") for at in places) for name, centre in CENTRES.items()
-    }
-    rivals = (dataclasses.replace(baseline(name), rates=grid) for name, grid in grids.items())
+    rivals = []
+    for name, centre in CENTRES.items():
+        grid = BASELINES[name].grid(tuple(float(f"{10 ** (centre + at):.3g}") for at in places))
+        rivals.append(dataclasses.replace(baseline(name), grid=grid))
     return [learned(options.weights, *load_weights(options.weights)), *rivals]
 
 
 def job(options: Options, rung: Rung, optimizer: Optimizer) -> Callable[[], dict[str, Any]]:
     """Compiles; what is returned trains, and returns what becomes of every rate."""
     seeds = range(1 if rung.large else options.seeds)
-    runs = len(seeds) * max(1, len(optimizer.rates))
-    runner = Runner(rung.family, rung.steps, min(runs, max(1, FLOATS_AT_ONCE // rung.family.card.parameters)))
-    runner.compile(optimizer)
+    first = [(seed, setting) for setting in optimizer.grid or (Setting(),) for seed in seeds]
+    most = max(1, FLOATS_AT_ONCE // rung.family.card.parameters)
+    runner = Runner(rung.family, rung.steps, min(len(first), most))
+    runner.run(optimizer, first, runner.length)  # the horizon is data: a short run compiles all programs
 
     def run() -> dict[str, Any]:
+        before, steps = runner.run_seconds, runner.trained_steps
         if optimizer.tuned:
-            trials = list(choose_rate(runner, optimizer, seeds).trials)
+            found = choose(runner, optimizer, seeds).trials
+            trials = [
+                {"rate": one.setting.rate, "valid": one.valid, "diverged": one.diverged} for one in found
+            ]
         else:
-            trials = try_rates(runner, optimizer, (1.0,), seeds)
-        milliseconds = 1e3 * runner.run_seconds / (rung.steps * runner.runs)
-        return {"trials": [dataclasses.asdict(trial) for trial in trials], "ms": milliseconds}
+            end = finals(runner.run(optimizer, first))
+            trials = [{"rate": 1.0, "valid": float(end.valid.mean()), "diverged": int(end.diverged.sum())}]
+        milliseconds = 1e3 * (runner.run_seconds - before) / (runner.trained_steps - steps)
+        return {"trials": trials, "ms": milliseconds}
 
     return run
 

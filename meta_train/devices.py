@@ -97,3 +97,34 @@ def replicate(tree: Any, devices: Sequence[jax.Device] | None = None) -> Any:
     devices = list(devices or jax.local_devices())
     mesh = jax.sharding.Mesh(np.asarray(devices), ("devices",))
     return jax.device_put(tree, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
+
+
+def spread(
+    function: Callable[..., Any],
+    axes: tuple[int | None, ...],
+    devices: Sequence[jax.Device],
+    donate: tuple[int, ...] = (),
+) -> Any:
+    """`function` of one member, mapped over many of them in equal shares on several devices.
+
+    Args:
+      function: (*arguments) -> tree of arrays.
+      axes: for each argument None if it is the same for all, or 0 if its leaves are laid out by `deal`.
+      devices: where to run.
+      donate: indices of arguments whose memory the result may take over.
+
+    Returns:
+      A function with `lower`, whose result has the layout of `deal` too; `gather` undoes it.
+    """
+    mapped = jax.vmap(function, in_axes=axes)
+    return jax.pmap(mapped, in_axes=axes, devices=devices, donate_argnums=donate)
+
+
+def deal(tree: Any, devices: Sequence[jax.Device]) -> Any:
+    """Leaves [members, ...] as [devices, members / devices, ...]."""
+    return jax.tree.map(lambda leaf: leaf.reshape(len(devices), -1, *leaf.shape[1:]), tree)
+
+
+def gather(tree: Any) -> Any:
+    """Leaves [devices, members / devices, ...] as NumPy arrays [members, ...]."""
+    return jax.tree.map(lambda leaf: np.asarray(leaf).reshape(-1, *leaf.shape[2:]), tree)

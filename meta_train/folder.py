@@ -43,8 +43,9 @@ def record_session(out: Path) -> None:
 
 
 def last_session(out: Path) -> dict[str, Any]:
-    """The newest line of that record."""
-    return json.loads((out / "sessions.jsonl").read_text().splitlines()[-1])
+    """The newest line of that record; nothing if there is none."""
+    record = out / "sessions.jsonl"
+    return json.loads(record.read_text().splitlines()[-1]) if record.exists() else {}
 
 
 def _commit() -> str:

@@ -14,12 +14,14 @@ from rich.table import Table
 from meta_train.baselines import Baseline
 from tasks import suites
 from tasks.base import TaskFamily
+from tasks.own import as_family, broken_family
 
 T = TypeVar("T")
 
 DEMO = ("autompg_huber", "mnist_small", "mnist_rows_gru")
 """The three cheapest held-out tasks."""
 UNTRAINED = "untrained"
+NONE = "none"
 
 
 class UsageError(Exception):
@@ -52,11 +54,29 @@ def families(suite: str, names: Sequence[str]) -> dict[str, TaskFamily]:
 
 
 def _own_family(name: str) -> TaskFamily:
+    found = _own(name)
+    try:
+        task = found() if isinstance(found, type) else found
+        return task if isinstance(task, TaskFamily) else as_family(task, name)
+    except Exception as error:  # reported beside the tasks that work
+        return broken_family(name, error)
+
+
+def own_or_named_baseline(name: str) -> str | Baseline:
+    """The name of a baseline as it is, or for FILE.py:NAME the `Baseline` of that name in that file."""
+    found = _own(name) if ".py:" in name else name
+    if not isinstance(found, str | Baseline):
+        raise UsageError(f"{name} is a {type(found).__name__}, not a meta_train.baselines.Baseline")
+    return found
+
+
+def _own(name: str) -> Any:
+    """What FILE.py:NAME defines."""
     file, _, attribute = name.rpartition(":")
     path = Path(file)
     if not path.is_file():
-        raise UsageError(f"there is no file {file!r} to take the task {attribute!r} from")
-    spec = importlib.util.spec_from_file_location(f"own_task_{path.stem}", path)
+        raise UsageError(f"there is no file {file!r} to take {attribute!r} from")
+    spec = importlib.util.spec_from_file_location(f"own_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -64,10 +84,16 @@ def _own_family(name: str) -> TaskFamily:
         spec.loader.exec_module(module)
     except Exception as error:
         raise UsageError(f"{file} could not be imported: {type(error).__name__}: {error}") from error
-    found = {key: value for key, value in vars(module).items() if isinstance(value, TaskFamily)}
-    if attribute not in found:
-        raise UsageError(f"{file} has no TaskFamily {attribute!r}; it has: {', '.join(found) or 'none'}")
-    return found[attribute]
+    own = {key: value for key, value in vars(module).items() if _defined_in(value, module.__name__)}
+    if attribute not in vars(module):
+        raise UsageError(f"{file} has no {attribute!r}; it has: {', '.join(own) or 'none'}")
+    return vars(module)[attribute]
+
+
+def _defined_in(value: Any, module: str) -> bool:
+    if isinstance(value, TaskFamily | Baseline):
+        return True
+    return isinstance(value, type) and value.__module__ == module
 
 
 def shipped_weights() -> list[str]:
@@ -79,7 +105,7 @@ def shipped_weights() -> list[str]:
 
 def named_weights(given: Sequence[str]) -> dict[str, str]:
     """Short, distinct names for what `--weights` was given; the newest shipped weights if that is nothing."""
-    given = given or shipped_weights()[-1:]
+    given = [weights for weights in given or shipped_weights()[-1:] if weights != NONE]
     stems = [Path(weights).stem if weights.endswith(".safetensors") else weights for weights in given]
     return {
         weights: stem if stems.count(stem) == 1 else weights
@@ -106,6 +132,17 @@ def load_weights(name_or_path: str) -> tuple[Any, Any]:
         ) from error
 
 
+def cards() -> list[dict[str, Any]]:
+    """The card of every task, as JSON-able dicts."""
+    found = []
+    for suite, table in suites.SUITES.items():
+        for name, family in table.items():
+            card = family.card
+            fields = {key: value for key, value in vars(card).items() if key != "shapes"}
+            found.append({"task": name, "suite": suite, **fields, "parameters": card.parameters})
+    return found
+
+
 def list_all(console: Console, baselines: Mapping[str, Baseline]) -> None:
     """Print suites, baselines, presets and weights."""
     from meta_train.config import PRESETS
@@ -116,7 +153,8 @@ def list_all(console: Console, baselines: Mapping[str, Baseline]) -> None:
     rows = _table("baselines", "name", "learning rates", "weight decay")
     for row in baselines.values():
         rates = f"{row.rates[0]:g} to {row.rates[-1]:g} ({len(row.rates)})"
-        rows.add_row(row.name, rates, f"{row.weight_decay:g}")
+        decay = "none" if row.weight_decay is None else f"{row.weight_decay:g}"
+        rows.add_row(row.name, rates, decay)
     console.print(rows)
     presets = _table(
         "presets of `train`", "name", "outer steps", "families", "pairs", "horizons", "validation"
@@ -166,6 +204,7 @@ def _cards(suite: str, table: Mapping[str, TaskFamily]) -> Table:
         "parameters",
         "batch",
         "steps",
+        "target",
         "data",
         "licence",
         "differs in",
@@ -173,6 +212,7 @@ def _cards(suite: str, table: Mapping[str, TaskFamily]) -> Table:
     shown = _table(f"suite {suite}", *columns)
     for name, family in table.items():
         card = family.card
-        sizes = (f"{card.parameters:,}", str(card.batch_size), str(card.steps))
+        target = "-" if card.target is None else f"{card.target:g}"
+        sizes = (f"{card.parameters:,}", str(card.batch_size), str(card.steps), target)
         shown.add_row(name, card.kind, card.architecture, *sizes, card.source, card.licence, card.axis)
     return shown

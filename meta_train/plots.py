@@ -1,9 +1,9 @@
-"""Learning curves and a summary as PNG files."""
+"""Figures of an evaluation: learning curves, who wins, a performance profile."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib import ticker
@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from meta_train.evaluation.compare import Comparison
 from meta_train.evaluation.results import Result
+from meta_train.evaluation.statistics import profile
 
 # Okabe and Ito's palette, safe for the colour-blind; line styles tell lines apart without any colour.
 COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -21,26 +22,57 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 MARGIN = 0.08
 
 
-def draw_all(results: Sequence[Result], pairs: Sequence[Comparison], folder: Path) -> list[Path]:
-    """Draw one PNG of learning curves for each task, and `summary.png` if there is anything to compare.
+def look(index: int) -> dict[str, Any]:
+    """Colour, line style and marker of the line number `index`: any one of them tells seven apart."""
+    return {
+        "color": COLOURS[index % len(COLOURS)],
+        "linestyle": STYLES[(index + index // len(COLOURS)) % len(STYLES)],
+        "marker": MARKERS[(index + index // len(COLOURS)) % len(MARKERS)],
+    }
+
+
+def figures(results: Sequence[Result], pairs: Sequence[Comparison]) -> dict[str, Figure]:
+    """Learning curves of each task, then "summary" and "profile" if there is anything to compare.
+
+    Args:
+      results: one for each (task, optimizer).
+      pairs: comparisons of them.
 
     Returns:
-      The files written to `folder`, which is created.
+      Figures by a name that is good for a file.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     names = list(dict.fromkeys(result.optimizer for result in results))
     # Learned optimizers first: they get the most visible colours.
-    names.sort(
-        key=lambda name: any(result.rate is not None for result in results if result.optimizer == name)
-    )
-    written = []
-    for task in dict.fromkeys(result.task for result in results):
-        written.append(folder / f"{_file_name(task)}.png")
-        _save(_curves([result for result in results if result.task == task], names), written[-1])
+    names.sort(key=lambda name: not any(each.learned for each in results if each.optimizer == name))
+    drawn = {
+        _file_name(task): _curves([result for result in results if result.task == task], names)
+        for task in dict.fromkeys(result.task for result in results)
+    }
     if pairs:
-        written.append(folder / "summary.png")
-        _save(_summary(pairs), written[-1])
-    return written
+        drawn["summary"] = _summary(pairs)
+    if len(names) > 1:
+        drawn["profile"] = _profile(results, names)
+    return drawn
+
+
+def _profile(results: Sequence[Result], names: Sequence[str]) -> Figure:
+    tasks = list(dict.fromkeys(result.task for result in results))
+    losses = np.full((len(names), len(tasks)), np.nan)
+    for result in results:
+        losses[names.index(result.optimizer), tasks.index(result.task)] = max(np.mean(result.valid), 1e-7)
+    ratios = np.geomspace(1.0, 4.0, 200)
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    axes = figure.subplots()
+    for index, (name, shares) in enumerate(zip(names, profile(losses, ratios), strict=True)):
+        axes.plot(
+            ratios, 100 * shares, **look(index), drawstyle="steps-post", markevery=(5 * index, 40), label=name
+        )
+    axes.set(xscale="log", xlim=(1.0, 4.0), ylim=(-3.0, 103.0))
+    axes.set(xlabel="final validation loss / the best optimizer's on this task", ylabel="share of tasks, %")
+    axes.grid(True, which="both", alpha=0.25, linewidth=0.5)
+    plain_ticks(axes.xaxis)
+    axes.legend(frameon=False, fontsize=8, handlelength=4)
+    return figure
 
 
 def _curves(results: Sequence[Result], names: Sequence[str]) -> Figure:
@@ -48,8 +80,7 @@ def _curves(results: Sequence[Result], names: Sequence[str]) -> Figure:
     left, right = figure.subplots(1, 2, sharey=True)
     for result in results:
         index = names.index(result.optimizer)
-        rate = "untuned" if result.rate is None else f"rate {result.rate:g}"
-        label = f"{result.optimizer} ({rate})"
+        label = f"{result.optimizer} ({result.described})"
         middles = (np.asarray(result.points[:-1]) + np.asarray(result.points[1:])) / 2
         _line(left, middles, result.train_curves, index, label)
         _line(right, np.asarray(result.points, float), result.valid_curves, index, label)
@@ -60,7 +91,7 @@ def _curves(results: Sequence[Result], names: Sequence[str]) -> Figure:
     left.set_ylim(lowest * (1 - MARGIN), initial * (1 + 2 * MARGIN))
     for axes in (left, right):
         axes.grid(True, which="both", alpha=0.25, linewidth=0.5)
-        _plain_ticks(axes.yaxis)
+        plain_ticks(axes.yaxis)
     right.legend(frameon=False, fontsize=8, handlelength=4)
     first = results[0]
     figure.suptitle(f"{first.task}: {first.steps} steps, mean of {len(first.seeds)} seeds, range shaded")
@@ -69,10 +100,9 @@ def _curves(results: Sequence[Result], names: Sequence[str]) -> Figure:
 
 def _line(axes: Axes, x: np.ndarray, curves: list[list[float | None]], index: int, label: str) -> None:
     values = np.asarray(curves, float)
-    colour = COLOURS[index % len(COLOURS)]
-    style, marker = STYLES[index % len(STYLES)], MARKERS[index % len(MARKERS)]
+    colour = look(index)["color"]
     axes.fill_between(x, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.12, linewidth=0)
-    axes.plot(x, values.mean(axis=0), color=colour, ls=style, marker=marker, markevery=4, ms=4, label=label)
+    axes.plot(x, values.mean(axis=0), **look(index), markevery=4, ms=4, label=label)
 
 
 def _lowest(result: Result) -> float:
@@ -101,7 +131,7 @@ def _summary(pairs: Sequence[Comparison]) -> Figure:
     axes.axvline(1.0, color="black", linewidth=0.8)
     axes.set_xscale("log")
     axes.set_xlim(min(0.5, 0.7 * min(ratios)), max(2.0, 1.4 * max(ratios)))
-    _plain_ticks(axes.xaxis)
+    plain_ticks(axes.xaxis)
     axes.set_yticks(range(len(tasks)), tasks)
     axes.set_ylim(len(tasks) - 0.5, -0.5)
     axes.grid(True, axis="x", which="both", alpha=0.25, linewidth=0.5)
@@ -112,7 +142,7 @@ def _summary(pairs: Sequence[Comparison]) -> Figure:
     return figure
 
 
-def _plain_ticks(axis: Axis) -> None:
+def plain_ticks(axis: Axis) -> None:
     """Label a logarithmic axis at 1, 2 and 5 times powers of ten, as 0.05 rather than 5e-02."""
     for set_locator, set_formatter, multiples in (
         (axis.set_major_locator, axis.set_major_formatter, (1.0,)),
@@ -120,10 +150,6 @@ def _plain_ticks(axis: Axis) -> None:
     ):
         set_locator(ticker.LogLocator(subs=multiples))
         set_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
-
-
-def _save(figure: Figure, path: Path) -> None:
-    figure.savefig(path, dpi=130)
 
 
 def _file_name(task: str) -> str:

@@ -41,6 +41,8 @@ class Card:
       steps: the default horizon, in gradient steps.
       axis: for validation and held-out families, how they differ from those trained on; else empty.
       shapes: returns the parameters as a tree of shapes.
+      recipe: what else determines a run, so that results of another recipe are not taken for this one's.
+      target: a validation loss that is worth reaching, fixed before anything was compared; None without one.
     """
 
     kind: str
@@ -51,6 +53,8 @@ class Card:
     steps: int
     axis: str
     shapes: Callable[[], Params] = field(repr=False, compare=False)
+    recipe: str = ""
+    target: float | None = None
 
     @cached_property
     def parameters(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -170,6 +170,14 @@ def suite(*families: TaskFamily) -> dict[str, TaskFamily]:
     return {family.name: family for family in families}
 
 
+def with_targets(table: dict[str, TaskFamily], targets: dict[str, float]) -> dict[str, TaskFamily]:
+    """The same families with a validation loss to reach on their cards; those not named keep none."""
+    return {
+        name: replace(family, card=replace(family.card, target=targets.get(name)))
+        for name, family in table.items()
+    }
+
+
 def _on_logits(objective: Objective) -> Callable[[jax.Array, jax.Array, Config], jax.Array]:
     return lambda logits, y, config: objective(config["output"] * logits, y)
 
@@ -198,5 +206,6 @@ def _family(
     def shapes() -> Params:
         return jax.eval_shape(lambda: model.init(random.key(0), sample(random.key(0))))
 
-    card = Card(kind, model.text, source.origin, source.licence, batch, steps, axis, shapes)
+    recipe = ", ".join(f"{setting}: {tuple(span)}" for setting, span in sorted(vary.items()))
+    card = Card(kind, model.text, source.origin, source.licence, batch, steps, axis, shapes, recipe)
     return TaskFamily(name, source.load, sample, model.init, draw, loss, card)

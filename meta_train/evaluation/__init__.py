@@ -1,7 +1,17 @@
 """Learned optimizers against tuned baselines: runs, tuning, statistics, tables."""
 
 from meta_train.evaluation.driver import Protocol, evaluate
-from meta_train.evaluation.optimizers import Optimizer, baseline, learned
-from meta_train.evaluation.results import Failure, Result
+from meta_train.evaluation.optimizers import Optimizer, baseline, learned, tuned
+from meta_train.evaluation.results import Failure, Outcome, Result
 
-__all__ = ["Failure", "Optimizer", "Protocol", "Result", "baseline", "evaluate", "learned"]
+__all__ = [
+    "Failure",
+    "Optimizer",
+    "Outcome",
+    "Protocol",
+    "Result",
+    "baseline",
+    "evaluate",
+    "learned",
+    "tuned",
+]

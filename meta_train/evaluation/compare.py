@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import special
 
+from meta_train.evaluation import statistics
 from meta_train.evaluation.results import Result
 
 SMALLEST_LOSS = 1e-7
-BOOTSTRAP_SAMPLES = 2_000
 
 TIE_RULE = (
     "Ratio: final validation loss over the baseline's, seed by seed (a seed fixes member, initial parameters "
@@ -19,11 +18,38 @@ TIE_RULE = (
     "else a tie. A diverged run counts as 4 x its initial loss."
 )
 SPEED_RULE = (
-    "Anytime speed-up: the step at which the baseline's mean validation curve first reaches its own final "
-    "loss, over the step at which the optimizer's curve first does (21 points, 3-point means, linear in "
-    "between). It asks when a run of this horizon gets there, not what a shorter run would reach. "
-    "'-': never reached."
+    "Speed-up: the horizon to which the reference's whole schedule must be stretched (or shrunk) to end with "
+    "the optimizer's final validation loss, over the optimizer's own; in brackets the bootstrap 95% interval "
+    "over seeds. The reference ran at several horizons, each with the best of its three leading settings, "
+    "chosen on the tuning seeds; linear in log between them. < and >: beyond the last of them."
 )
+
+
+@dataclass(frozen=True)
+class SpeedUp:
+    """How much longer the reference must run (see `SPEED_RULE`).
+
+    Attributes:
+      samples: the value for all seeds, then bootstrap samples; censored at `least` and `most`.
+      least: the shortest stretched horizon over the optimizer's own.
+      most: the longest.
+    """
+
+    samples: np.ndarray
+    least: float
+    most: float
+
+    @property
+    def value(self) -> float:
+        """The speed-up for all seeds."""
+        return float(self.samples[0])
+
+    def __str__(self) -> str:
+        low, high = statistics.interval(self.samples[1:])
+        return f"{self._sign(self.value)}{self.value:.2f} [{low:.2f}, {high:.2f}]"
+
+    def _sign(self, value: float) -> str:
+        return "> " if value >= self.most * (1 - 1e-6) else "< " if value <= self.least * (1 + 1e-6) else ""
 
 
 @dataclass(frozen=True)
@@ -39,7 +65,7 @@ class Comparison:
       low: lower end of the 95% interval of `ratio`.
       high: upper end; with one seed the interval is everything.
       verdict: "win", "tie" or "loss" (see `TIE_RULE`).
-      speed_up: see `SPEED_RULE`; None if the baseline's final loss is never reached.
+      speed_up: None if the baseline was not run for stretched horizons.
     """
 
     task: str
@@ -50,11 +76,16 @@ class Comparison:
     low: float
     high: float
     verdict: str
-    speed_up: float | None
+    speed_up: SpeedUp | None
 
 
-def compare(result: Result, baseline: Result) -> Comparison:
+def compare(result: Result, baseline: Result, stretched: Sequence[Result] = ()) -> Comparison:
     """Compare two results on the same task, horizon and seeds.
+
+    Args:
+      result: the optimizer's.
+      baseline: the baseline's.
+      stretched: the baseline's at other horizons.
 
     Raises:
       ValueError: if they are not.
@@ -65,9 +96,8 @@ def compare(result: Result, baseline: Result) -> Comparison:
                 f"{result.optimizer} and {baseline.optimizer} differ in {name}: "
                 f"{getattr(result, name)} and {getattr(baseline, name)}; they cannot be compared"
             )
-    logs = [np.log(np.maximum(one.valid, SMALLEST_LOSS)) for one in (result, baseline)]
-    differences = logs[0] - logs[1]
-    mean, half = float(differences.mean()), _half_interval(differences)
+    differences = np.log(_losses(result)) - np.log(_losses(baseline))
+    mean, half = float(differences.mean()), statistics.half_interval(differences)
     verdict = "win" if mean + half < 0 else "loss" if mean - half > 0 else "tie"
     with np.errstate(over="ignore"):
         low, high = float(np.exp(mean - half)), float(np.exp(mean + half))
@@ -80,44 +110,53 @@ def compare(result: Result, baseline: Result) -> Comparison:
         low=low,
         high=high,
         verdict=verdict,
-        speed_up=speed_up(result, baseline),
+        speed_up=_speed_up(result, [baseline, *stretched]) if stretched else None,
     )
 
 
-def _half_interval(values: np.ndarray) -> float:
-    if values.size < 2:
-        return float("inf")
-    error = values.std(ddof=1) / np.sqrt(values.size)
-    return float(special.stdtrit(values.size - 1, 0.975) * error)
+def _losses(result: Result) -> np.ndarray:
+    return np.maximum(result.valid, SMALLEST_LOSS)
 
 
-def speed_up(result: Result, baseline: Result) -> float | None:
-    """How many times sooner the baseline's final loss is reached (see `SPEED_RULE`); None if it never is."""
-    target = _smooth_curve(baseline)[-1]
-    own, other = _first_reached(baseline, target), _first_reached(result, target)
-    if own is None or other is None:
+def _speed_up(result: Result, reference: Iterable[Result]) -> SpeedUp:
+    runs = sorted((one for one in reference if one.seeds == result.seeds), key=lambda one: one.steps)
+    horizons = np.asarray([one.steps for one in runs], float)
+    losses = np.stack([_losses(one) for one in runs])
+    samples = statistics.speed_ups(_losses(result), result.steps, horizons, losses)
+    return SpeedUp(samples, horizons[0] / result.steps, horizons[-1] / result.steps)
+
+
+def comparisons(results: Sequence[Result]) -> list[Comparison]:
+    """Every learned optimizer against every other, task by task.
+
+    Of an optimizer's results on a task the first counts; those of other horizons measure speed-ups.
+    """
+    by_task: dict[str, dict[str, list[Result]]] = {}
+    for result in results:
+        by_task.setdefault(result.task, {}).setdefault(result.optimizer, []).append(result)
+    pairs = []
+    for group in by_task.values():
+        for candidate, *_ in group.values():
+            for against, *stretched in group.values():
+                if candidate.learned and not against.learned:
+                    pairs.append(compare(candidate, against, stretched))
+    return pairs
+
+
+def own_horizon(results: Iterable[Result]) -> list[Result]:
+    """The first result of each optimizer on each task: those that are not stretched."""
+    first: dict[tuple[str, str], Result] = {}
+    for result in results:
+        first.setdefault((result.task, result.optimizer), result)
+    return list(first.values())
+
+
+def steps_to(result: Result, target: float | None) -> float | None:
+    """The step at which the mean validation curve first reaches `target`; None if it never does."""
+    if target is None:
         return None
-    return max(own, 1.0) / max(other, 1.0)
-
-
-def _smooth_curve(result: Result) -> np.ndarray:
     curve = np.asarray(result.valid_curves, float).mean(axis=0)
-    curve = np.where(np.isfinite(curve), curve, np.inf)
-    inner = (curve[:-2] + curve[1:-1] + curve[2:]) / 3
-    return np.concatenate([curve[:1], inner, curve[-1:]])
-
-
-def _first_reached(result: Result, target: float) -> float | None:
-    steps, curve = np.asarray(result.points, float), _smooth_curve(result)
-    below = np.flatnonzero(curve <= target)
-    if not below.size or not np.isfinite(target):
-        return None
-    at = int(below[0])
-    if at == 0:
-        return 0.0
-    before = curve[at - 1]
-    share = 1.0 if not np.isfinite(before) else (before - target) / (before - curve[at])
-    return float(steps[at - 1] + share * (steps[at] - steps[at - 1]))
+    return statistics.first_reached(np.asarray(result.points, float), curve, target)
 
 
 @dataclass(frozen=True)
@@ -127,60 +166,55 @@ class Summary:
     Attributes:
       optimizer: name of the optimizer.
       baseline: name of the baseline.
-      wins: number of tasks won.
-      ties: number of tasks tied.
-      losses: number of tasks lost.
+      verdicts: how many tasks were won, tied, lost, by "win", "tie" and "loss".
       median_ratio: median over tasks of `Comparison.ratio`.
       mean_ratio: exp of the interquartile mean over tasks of the mean log ratio.
       low: lower end of its bootstrap 95% interval (seeds are resampled within each task).
       high: upper end.
       worst_task: the task with the largest ratio.
       worst_ratio: its ratio.
-      median_speed_up: median over tasks; where the baseline's final loss is never reached it counts as 0.
+      speed_up: exp of the interquartile mean over tasks of the log speed-up, with its interval, censored ones
+        at their bounds; None if none was measured.
     """
 
     optimizer: str
     baseline: str
-    wins: int
-    ties: int
-    losses: int
+    verdicts: Mapping[str, int]
     median_ratio: float
     mean_ratio: float
     low: float
     high: float
     worst_task: str
     worst_ratio: float
-    median_speed_up: float
+    speed_up: tuple[float, float, float] | None
 
 
-def summarise(comparisons: Sequence[Comparison]) -> Summary:
+def summarise(pairs: Sequence[Comparison]) -> Summary:
     """Summarise one (optimizer, baseline) pair over tasks."""
-    verdicts = [one.verdict for one in comparisons]
-    worst = max(comparisons, key=lambda one: one.ratio)
-    logs = np.asarray([one.log_ratios for one in comparisons])
-    tasks, seeds = logs.shape
-    picks = np.random.default_rng(0).integers(seeds, size=(BOOTSTRAP_SAMPLES, tasks, seeds))
-    resampled = np.take_along_axis(logs[None], picks, axis=2).mean(axis=2)
-    low, high = np.quantile([interquartile_mean(sample) for sample in resampled], [0.025, 0.975])
+    verdicts = [one.verdict for one in pairs]
+    worst = max(pairs, key=lambda one: one.ratio)
+    logs = np.asarray([one.log_ratios for one in pairs])
+    low, high = statistics.stratified_interval(logs)
     return Summary(
         optimizer=worst.optimizer,
         baseline=worst.baseline,
-        wins=verdicts.count("win"),
-        ties=verdicts.count("tie"),
-        losses=verdicts.count("loss"),
-        median_ratio=float(np.median([one.ratio for one in comparisons])),
-        mean_ratio=float(np.exp(interquartile_mean(logs.mean(axis=1)))),
+        verdicts={verdict: verdicts.count(verdict) for verdict in ("win", "tie", "loss")},
+        median_ratio=float(np.median([one.ratio for one in pairs])),
+        mean_ratio=float(np.exp(statistics.interquartile_mean(logs.mean(axis=1)))),
         low=float(np.exp(low)),
         high=float(np.exp(high)),
         worst_task=worst.task,
         worst_ratio=worst.ratio,
-        median_speed_up=float(np.median([one.speed_up or 0.0 for one in comparisons])),
+        speed_up=_mean_speed_up([one.speed_up for one in pairs if one.speed_up is not None]),
     )
 
 
-def interquartile_mean(values: np.ndarray) -> float:
-    """The mean of the middle half of [N] values, the values at its edges counting in part."""
-    ordered = np.sort(values)
-    edges = np.arange(ordered.size + 1) / ordered.size
-    weights = np.clip(np.minimum(edges[1:], 0.75) - np.maximum(edges[:-1], 0.25), 0.0, None)
-    return float((weights * ordered).sum() / weights.sum())
+def _mean_speed_up(speed_ups: Sequence[SpeedUp]) -> tuple[float, float, float] | None:
+    if not speed_ups:
+        return None
+    rng = np.random.default_rng(0)
+    # Tasks are resampled apart: the same draws for all of them would make their noise look common.
+    samples = np.stack([rng.permutation(one.samples[1:]) for one in speed_ups], axis=1)
+    means = np.exp(statistics.interquartile_mean(np.log(samples)))
+    value = np.exp(statistics.interquartile_mean(np.log([one.value for one in speed_ups])))
+    return float(value), *statistics.interval(means)

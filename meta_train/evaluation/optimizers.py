@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import inspect
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
 import numpy as np
 import optax
 
-from meta_train.baselines import BASELINES, Baseline, Scalar
+from meta_train.baselines import BASELINES, DECAYS, Baseline, Scalar, Setting
 
 PyTree = Any
-Build = Callable[[PyTree, Scalar, int], optax.GradientTransformation]
+Build = Callable[[PyTree, Setting, Scalar], optax.GradientTransformation]
+
+MULTIPLIERS = (0.25, 0.35, 0.5, 0.71, 1.0, 1.41, 2.0, 2.83, 4.0)
+"""The multipliers of its own step that a tuned learned optimizer chooses from."""
 
 
 @dataclass(frozen=True)
@@ -25,42 +29,55 @@ class Optimizer:
 
     Attributes:
       name: shown in tables; unique within one evaluation.
-      build: `(weights, learning_rate, total_steps) -> optax transformation`. Two optimizers with the
-        same `build` object share one compiled program; `weights` is an argument of that program.
-      rates: the grid its learning rate is chosen from; empty for an optimizer that has none to choose.
+      build: `(weights, setting, total_steps) -> optax transformation`; all scalars may be traced. Two
+        optimizers with the same `build` object share one compiled program; `weights` is an argument of it.
+      grid: the settings its own is chosen from; empty for an optimizer that has nothing to choose.
       weights: pytree of arrays passed to `build`; `()` for a baseline.
       fingerprint: identifies everything that `name` does not (weights, configuration, fixed constants).
+      learned: whether it is compared with the others, or is what they are compared with.
+      eval_params: `(state, parameters) -> parameters` to evaluate at; None evaluates at the trained ones.
+      watch: `state -> dict of arrays`, recorded along the report runs; None records nothing.
     """
 
     name: str
     build: Build
-    rates: tuple[float, ...] = ()
+    grid: tuple[Setting, ...] = ()
     weights: PyTree = ()
     fingerprint: str = ""
+    learned: bool = False
+    eval_params: Callable[[PyTree, PyTree], PyTree] | None = None
+    watch: Callable[[PyTree], dict[str, jax.Array]] | None = None
 
     @property
     def tuned(self) -> bool:
-        """Whether a learning rate is chosen for it."""
-        return bool(self.rates)
+        """Whether a setting is chosen for it."""
+        return bool(self.grid)
 
 
-def baseline(name: str, rates: int = 9) -> Optimizer:
-    """The baseline called `name`, with the `rates` central values of its grid.
+def baseline(row: str | Baseline, rates: int = 9, wide: bool = False) -> Optimizer:
+    """A row of the table, or the one of that name, with the `rates` central values of its grid.
+
+    Args:
+      row: the baseline.
+      rates: how many learning rates the grid starts with.
+      wide: whether weight decays and schedules are tried too.
 
     Raises:
-      ValueError: if `name` is not in the table or `rates` is outside 3..len(grid).
+      ValueError: if the name is not in the table or `rates` is outside 3..len(grid).
     """
-    if name not in BASELINES:
-        raise ValueError(f"there is no baseline {name!r}; choose from: {', '.join(BASELINES)}")
-    row = BASELINES[name]
+    if isinstance(row, str):
+        if row not in BASELINES:
+            raise ValueError(f"there is no baseline {row!r}; choose from: {', '.join(BASELINES)}")
+        row = BASELINES[row]
     if not 3 <= rates <= len(row.rates):
         raise ValueError(f"the grid must keep between 3 and {len(row.rates)} rates, not {rates}")
     skip = (len(row.rates) - rates) // 2
     return Optimizer(
         name=row.name,
         build=_baseline_build(row),
-        rates=row.rates[skip : skip + rates],
-        fingerprint=f"weight_decay={row.weight_decay:g} schedule=warmup-cosine",
+        grid=row.grid(row.rates[skip : skip + rates], wide),
+        fingerprint=f"{row.name} {_source_hash(row.factory)}",
+        eval_params=row.eval_params,
     )
 
 
@@ -72,27 +89,54 @@ def learned(name: str, theta: PyTree, config: Any) -> Optimizer:
       theta: meta-parameters, a pytree of small float32 arrays.
       config: their `learned_opt.config.FLTConfig`.
     """
+    from learned_opt import diagnostics
+
     digest = hashlib.sha256(repr(config).encode())
     for path, leaf in jax.tree.leaves_with_path(theta):
         array = np.asarray(leaf)
         digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
         digest.update(array.tobytes())
     return Optimizer(
-        name=name, build=_learned_build(config), weights=theta, fingerprint=digest.hexdigest()[:16]
+        name=name,
+        build=_learned_build(config),
+        weights=theta,
+        fingerprint=digest.hexdigest()[:16],
+        learned=True,
+        watch=diagnostics if config.law else None,
     )
+
+
+def tuned(optimizer: Optimizer) -> Optimizer:
+    """A learned optimizer whose multiplier and weight decay are chosen, by as many trials as are printed."""
+    grid = tuple(Setting(multiplier, decay) for decay in DECAYS for multiplier in MULTIPLIERS)
+    return replace(optimizer, name=f"{optimizer.name} tuned", grid=grid, watch=None)
+
+
+def _source_hash(function: Callable[..., Any]) -> str:
+    """Of the text that defines a factory: another factory is another optimizer, whatever its name."""
+    try:
+        text = inspect.getsource(function)
+    except (OSError, TypeError):  # typed in at a prompt, or not a function
+        text = ""
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 @functools.lru_cache
 def _baseline_build(row: Baseline) -> Build:
-    return lambda _, rate, total_steps: row.factory(rate, total_steps)
+    return lambda _, setting, total_steps: row.factory(setting, total_steps)
 
 
 @functools.lru_cache
 def _learned_build(config: Any) -> Build:
-    def build(theta: PyTree, _: Scalar, total_steps: int) -> optax.GradientTransformation:
+    def build(theta: PyTree, setting: Setting, total_steps: Scalar) -> optax.GradientTransformation:
         from learned_opt import flt_optimizer
 
-        return flt_optimizer(weights=(theta, config), total_steps=total_steps)
+        return flt_optimizer(
+            setting.rate,
+            weights=(theta, config),
+            total_steps=total_steps,
+            weight_decay=setting.weight_decay,
+        )
 
     return build
 

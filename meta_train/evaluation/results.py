@@ -1,15 +1,10 @@
-"""The result of one optimizer on one task, and the folder that finished results are kept in."""
+"""The result of one optimizer on one task."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import os
-import re
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 
-FORMAT = 1
+from meta_train.baselines import Setting
 
 
 @dataclass(frozen=True)
@@ -22,10 +17,11 @@ class Result:
       optimizer: name of the optimizer.
       fingerprint: its weights or constants.
       steps: length of every run.
-      rate: the learning rate chosen on the tuning seeds; None if there was none to choose.
+      learned: whether the optimizer is compared with the others, or is what they are compared with.
+      setting: (rate, weight decay, constant) chosen on the tuning seeds; None if there was nothing to choose.
       tuning_runs: how many training runs that choice used.
       at_edge: whether the rate is at the edge of a grid that was widened twice.
-      grid: (rate, mean final validation loss, diverged runs) for every rate tried.
+      grid: (rate, weight decay, constant, mean final validation loss, diverged runs) for all that was tried.
       seeds: [S] the report seeds.
       initial: [S] validation loss before training.
       train: [S] final training loss (mean of the last 5% of the steps).
@@ -35,7 +31,8 @@ class Result:
       valid_curves: [S][P] validation losses; None where not finite.
       train_curves: [S][P - 1] mean training loss between two consecutive points; None where not finite.
       compile_seconds: time spent compiling; 0 if an earlier optimizer left its program.
-      milliseconds: wall-clock for one step of one run, when `parallel` of them are trained side by side.
+      milliseconds: wall-clock for one step of one run, when `parallel` of them are trained side by side and
+        other tasks compile and run meanwhile.
       parallel: see `milliseconds`.
       machine: the kind of device, for example "cpu".
     """
@@ -45,7 +42,8 @@ class Result:
     optimizer: str
     fingerprint: str
     steps: int
-    rate: float | None
+    learned: bool
+    setting: list[float] | None
     tuning_runs: int
     at_edge: bool
     grid: list[list[float]]
@@ -62,6 +60,19 @@ class Result:
     parallel: int
     machine: str
 
+    @property
+    def described(self) -> str:
+        """The chosen setting in words."""
+        if self.setting is None:
+            return "untuned"
+        rate, decay, constant = Setting(*self.setting)
+        return f"{rate:g}{'!' if self.at_edge else ''}, decay {decay:g}{', constant' if constant else ''}"
+
+    def leading(self, count: int) -> tuple[Setting, ...]:
+        """The `count` best settings of the grid, increasing in their rate."""
+        best = sorted(self.grid, key=lambda row: row[3])[:count]
+        return tuple(sorted(Setting(*row[:3]) for row in best))
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -72,27 +83,16 @@ class Failure:
     reason: str
 
 
-class Store:
-    """Finished results as JSON files in one folder; each is written completely or not at all."""
+@dataclass(frozen=True)
+class Outcome:
+    """What an evaluation knows beside its results.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
+    Attributes:
+      targets: validation loss to reach, by task; tasks without one are missing.
+      milliseconds: wall-clock for one step of one run alone on this machine, by task and optimizer.
+      failures: what could not be run.
+    """
 
-    def load(self, task: str, optimizer: str, key: str) -> Result | None:
-        """The finished result with this key, or None."""
-        try:
-            return Result(**json.loads(self._path(task, optimizer, key).read_text()))
-        except (FileNotFoundError, json.JSONDecodeError, TypeError):
-            return None
-
-    def save(self, result: Result) -> None:
-        """Write `result` under its key."""
-        path = self._path(result.task, result.optimizer, result.key)
-        unfinished = path.with_suffix(".unfinished")
-        unfinished.write_text(json.dumps(dataclasses.asdict(result), allow_nan=False, indent=1))
-        os.replace(unfinished, path)
-
-    def _path(self, task: str, optimizer: str, key: str) -> Path:
-        readable = re.sub(r"[^A-Za-z0-9._-]+", "_", f"{task}-{optimizer}")
-        return self.folder / f"{readable}-{key}.json"
+    targets: dict[str, float] = field(default_factory=dict)
+    milliseconds: dict[str, dict[str, float]] = field(default_factory=dict)
+    failures: list[Failure] = field(default_factory=list)

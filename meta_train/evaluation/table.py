@@ -13,21 +13,29 @@ from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
-from meta_train.evaluation.compare import SPEED_RULE, TIE_RULE, Comparison, Summary, compare, summarise
-from meta_train.evaluation.results import Failure, Result
+from meta_train.evaluation.compare import (
+    SPEED_RULE,
+    TIE_RULE,
+    Comparison,
+    Summary,
+    comparisons,
+    own_horizon,
+    steps_to,
+    summarise,
+)
+from meta_train.evaluation.results import Failure, Outcome, Result
 
 CSV_COLUMNS = (
     "task",
     "optimizer",
     "seed",
     "steps",
-    "learning_rate",
+    "setting",
     "tuning_runs",
     "initial",
     "train",
     "valid",
     "diverged",
-    "milliseconds",
     "machine",
     "key",
 )
@@ -50,6 +58,11 @@ class Table:
         )
         return f"## {self.title}\n\n{body}\n" + (f"\n{self.note}\n" if self.note else "")
 
+    def write_csv(self, path: Path) -> None:
+        """The table as CSV."""
+        with path.open("w", newline="") as file:
+            csv.writer(file).writerows([self.columns, *self.rows])
+
     def rich(self) -> RenderableType:
         """The table for a rich console."""
         table = rich.table.Table(title=self.title, title_justify="left", box=box.SIMPLE_HEAD)
@@ -60,52 +73,60 @@ class Table:
         return Group(table, Text(self.note, style="dim")) if self.note else table
 
 
-def comparisons(results: Sequence[Result]) -> list[Comparison]:
-    """Every optimizer without a learning rate to tune, against every one with, task by task."""
-    by_task: dict[str, list[Result]] = {}
-    for result in results:
-        by_task.setdefault(result.task, []).append(result)
-    return [
-        compare(candidate, against)
-        for group in by_task.values()
-        for candidate in group
-        for against in group
-        if candidate.rate is None and against.rate is not None
-    ]
-
-
-def tables(results: Sequence[Result], failures: Sequence[Failure]) -> list[Table]:
+def tables(results: Sequence[Result], outcome: Outcome) -> list[Table]:
     """All tables of an evaluation; the empty ones are left out."""
     pairs = comparisons(results)
-    made = [_losses(results), _pairs(pairs), _summaries(pairs), _failures(failures)]
+    own = own_horizon(results)
+    made = [_losses(own, outcome), _pairs(pairs), _summaries(pairs), _failures(outcome.failures)]
     return [table for table in made if table.rows]
 
 
-def _losses(results: Sequence[Result]) -> Table:
-    columns = ("task", "optimizer", "rate", "trials", "train", "valid", "diverged", "ms/step")
+def _losses(results: Sequence[Result], outcome: Outcome) -> Table:
+    columns = (
+        "task",
+        "optimizer",
+        "setting",
+        "trials",
+        "train",
+        "valid",
+        "diverged",
+        "steps to target",
+        "ms/step",
+        "s to target",
+    )
     rows = tuple(
         (
             result.task,
             result.optimizer,
-            "untuned" if result.rate is None else f"{result.rate:g}" + ("!" if result.at_edge else ""),
+            result.described,
             str(result.tuning_runs),
             _mean_and_error(result.train),
             _mean_and_error(result.valid),
             f"{sum(result.diverged)}/{len(result.diverged)}",
-            f"{result.milliseconds:.3g}",
+            *_to_target(result, outcome),
         )
         for result in results
     )
     note = (
-        "trials: tuning runs. Mean over the report seeds ± standard error. train: mean of the last 5% of the "
-        "steps; valid: after the last step. ms/step: wall-clock for one step of one run, measurements "
-        "included, compilation not; many runs may have been trained side by side."
+        "setting: peak learning rate, or multiplier of a learned step, and weight decay. trials: tuning "
+        "runs. Mean over the report seeds ± standard error. train: mean of the last 5% of the steps; valid: "
+        "after the last step. Target: a validation loss on the task's card. ms/step: wall-clock of one run "
+        "alone on this machine, compilation not included."
     )
     if any(result.at_edge for result in results):
         note += " !: the best rate is at the edge of a grid that was widened twice."
     steps = " or ".join(str(steps) for steps in sorted({result.steps for result in results}))
     title = f"Final losses after {steps} steps"
     return Table(title, columns, rows, note)
+
+
+def _to_target(result: Result, outcome: Outcome) -> tuple[str, str, str]:
+    target = outcome.targets.get(result.task)
+    pace = outcome.milliseconds.get(result.task, {}).get(result.optimizer)
+    steps = steps_to(result, target)
+    shown = "-" if target is None else "never" if steps is None else f"{steps:.0f}"
+    seconds = "-" if steps is None or pace is None else f"{steps * pace / 1e3:.3g}"
+    return shown, "-" if pace is None else f"{pace:.3g}", seconds
 
 
 def _pairs(pairs: Sequence[Comparison]) -> Table:
@@ -118,11 +139,12 @@ def _pairs(pairs: Sequence[Comparison]) -> Table:
             f"{pair.ratio:.3f}",
             f"{pair.low:.3g} to {pair.high:.3g}",
             pair.verdict,
-            "-" if pair.speed_up is None else f"{pair.speed_up:.2f}",
+            "-" if pair.speed_up is None else str(pair.speed_up),
         )
         for pair in pairs
     )
-    return Table("Against each baseline, task by task", columns, rows, f"{TIE_RULE} {SPEED_RULE}")
+    note = TIE_RULE + (f" {SPEED_RULE}" if any(pair.speed_up is not None for pair in pairs) else "")
+    return Table("Against each baseline, task by task", columns, rows, note)
 
 
 def _summaries(pairs: Sequence[Comparison]) -> Table:
@@ -136,25 +158,29 @@ def _summaries(pairs: Sequence[Comparison]) -> Table:
         "median ratio",
         "interquartile mean",
         "worst task",
-        "median speed-up",
+        "speed-up",
     )
     rows = tuple(_summary_row(summarise(group)) for group in groups.values())
     note = (
-        "Ratios of final validation losses over tasks, below 1 is better; in brackets the bootstrap 95% "
-        "interval, seeds resampled within tasks. A speed-up that is never reached counts as 0."
+        "Ratios of final validation losses over tasks, below 1 is better; speed-up: interquartile mean, "
+        "those beyond the horizons that were run counting as their bounds. In brackets: stratified bootstrap "
+        "95% intervals (seeds resampled within tasks)."
     )
     return Table("Over all tasks", columns, rows, note)
 
 
 def _summary_row(summary: Summary) -> tuple[str, ...]:
+    speed_up = "-"
+    if summary.speed_up is not None:
+        speed_up = "{:.2f} [{:.2f}, {:.2f}]".format(*summary.speed_up)
     return (
         summary.optimizer,
         summary.baseline,
-        f"{summary.wins}/{summary.ties}/{summary.losses}",
+        "/".join(str(summary.verdicts[verdict]) for verdict in ("win", "tie", "loss")),
         f"{summary.median_ratio:.3f}",
         f"{summary.mean_ratio:.3f} [{summary.low:.3f}, {summary.high:.3f}]",
         f"{summary.worst_task} {summary.worst_ratio:.3f}",
-        f"{summary.median_speed_up:.2f}",
+        speed_up,
     )
 
 
@@ -170,7 +196,7 @@ def _mean_and_error(values: Sequence[float]) -> str:
 
 
 def write_csv(results: Sequence[Result], path: Path) -> None:
-    """One row for each (task, optimizer, seed); the columns are `CSV_COLUMNS`."""
+    """One row for each (task, optimizer, horizon, seed); the columns are `CSV_COLUMNS`."""
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, CSV_COLUMNS)
         writer.writeheader()
@@ -180,8 +206,7 @@ def write_csv(results: Sequence[Result], path: Path) -> None:
                     name: getattr(result, name)[index] for name in ("initial", "train", "valid", "diverged")
                 }
                 shared = {name: getattr(result, name) for name in CSV_COLUMNS if hasattr(result, name)}
-                rate = "" if result.rate is None else result.rate
-                writer.writerow({**shared, **per_seed, "seed": seed, "learning_rate": rate})
+                writer.writerow({**shared, **per_seed, "seed": seed, "setting": result.described})
 
 
 def write_markdown(made: Sequence[Table], path: Path) -> None:

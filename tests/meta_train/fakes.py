@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from meta_train.baselines import Setting
 from meta_train.evaluation import Optimizer
 from tasks.base import Card, Split, TaskFamily
 
@@ -49,10 +50,11 @@ def broken_family(name="broken"):
     return family(name, data=data)
 
 
-def _sgd_build(weights, rate, steps):
-    return optax.sgd(rate)
+def _sgd_build(weights, setting, steps):
+    return optax.sgd(setting.rate)
 
 
 def sgd(rates=(), name="sgd"):
     """Plain gradient descent; without rates it is "learned", and its rate of 1 is the best there is."""
-    return Optimizer(name, _sgd_build, rates=tuple(rates))
+    grid = tuple(Setting(rate) for rate in rates)
+    return Optimizer(name, _sgd_build, grid=grid, fingerprint=name, learned=not rates)

@@ -1,8 +1,11 @@
 """The command line: what it does, what it says about mistakes, and its exit codes."""
 
+import json
+import re
 import subprocess
 import sys
 import types
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +13,7 @@ from learned_opt import FLTConfig, untrained
 from learned_opt.weights import save_weights
 from meta_train import cli, lookup
 from meta_train.baselines import BASELINES
+from meta_train.commands import evaluate as command
 from meta_train.config import PRESETS
 from tasks import suites
 
@@ -17,20 +21,24 @@ from .fakes import nan_family, sgd
 
 OWN_TASK = """
 import jax, jax.numpy as jnp, numpy as np
-from tasks.base import Card, Split, TaskFamily
 
-shapes = {"w": jax.ShapeDtypeStruct((3,), jnp.float32)}
-card = Card("bowl", "a vector", "none", "none", 1, 20, "", lambda: shapes)
-BOWL = TaskFamily(
-    name="bowl",
-    data=lambda: Split(np.zeros(3, np.float32), np.zeros(3, np.float32)),
-    sample=lambda key: {},
-    init=lambda key, config: {"w": jax.random.normal(key, (3,))},
-    batch=lambda key, part, config: part,
-    loss=lambda params, batch, config: 0.1 + jnp.sum((params["w"] - batch - 1) ** 2),
-    card=card,
-)
+class Bowl:
+    steps, batch_size = 20, 2
+
+    def data(self):
+        return np.zeros((4, 3), np.float32), np.zeros((2, 3), np.float32)
+
+    def init(self, key):
+        return {"w": jax.random.normal(key, (3,))}
+
+    def loss(self, params, batch):
+        return 0.1 + jnp.sum((params["w"] - batch - 1) ** 2)
+
+class Crooked(Bowl):
+    def loss(self, params):
+        return 0.0
 """
+DOCUMENTED = Path(__file__).parents[2] / "docs" / "evaluation.md"
 
 
 @pytest.fixture
@@ -43,8 +51,8 @@ def own_task(tmp_path):
 @pytest.fixture
 def fast_weights(monkeypatch):
     """Gradient descent in the place of the learned optimizer, which takes long to compile."""
-    monkeypatch.setattr(cli, "load_weights", lambda name: (None, None))
-    monkeypatch.setattr(cli, "learned", lambda name, theta, config: sgd(name=name))
+    monkeypatch.setattr(command, "load_weights", lambda name: untrained())
+    monkeypatch.setattr(command, "learned", lambda name, theta, config: sgd(name=name))
 
 
 def fails(capsys, *argv):
@@ -94,10 +102,10 @@ def test_impossible_requests_exit_with_2(capsys, tmp_path, fast_weights, flags, 
 
 
 def test_a_file_without_the_task_names_those_it_has(capsys, tmp_path, own_task):
-    message = fails(capsys, "evaluate", "--out", str(tmp_path), "--task", f"{own_task}:BALL")
-    assert "no TaskFamily 'BALL'; it has: BOWL" in message
+    message = fails(capsys, "evaluate", "--out", str(tmp_path), "--task", f"{own_task}:Ball")
+    assert "has no 'Ball'; it has: Bowl, Crooked" in message
     own_task.write_text("1 / 0")
-    message = fails(capsys, "evaluate", "--out", str(tmp_path), "--task", f"{own_task}:BOWL")
+    message = fails(capsys, "evaluate", "--out", str(tmp_path), "--task", f"{own_task}:Bowl")
     assert "could not be imported: ZeroDivisionError" in message
 
 
@@ -151,41 +159,68 @@ def test_ctrl_c_exits_with_130(monkeypatch, capsys, tmp_path):
     assert "the same command again" in capsys.readouterr().err
 
 
-def test_evaluate_writes_table_csv_and_pictures_of_a_task_of_ones_own(
+def test_evaluate_writes_table_csv_page_and_pictures_of_tasks_of_ones_own(
     capsys, tmp_path, own_task, fast_weights
 ):
     out = tmp_path / "results"
+    tasks = ["--task", f"{own_task}:Bowl", "--task", f"{own_task}:Crooked", "--steps", "10", "--no-cache"]
     flags = ["--weights", "one.safetensors", "--weights", "two", "--baselines", "adam", "--rates", "3"]
-    assert (
-        cli.main(["evaluate", "--out", str(out), "--task", f"{own_task}:BOWL", "--steps", "10", *flags]) == 0
-    )
+    assert cli.main(["evaluate", "--out", str(out), *tasks, *flags]) == 0
     printed = capsys.readouterr().out
     assert "one" in printed
     assert "Against each baseline, task by task" in printed
+    assert "loss is called as loss(params, batch)" in " ".join(printed.split())
     assert len(list((out / "runs").glob("*.json"))) == 3
     assert len((out / "results.csv").read_text().splitlines()) == 1 + 3 * 3
     assert "## Over all tasks" in (out / "table.md").read_text()
-    assert len(list(out.glob("*.png"))) == 2
+    assert len(list(out.glob("*.png"))) == 3
+    assert "The memory of two" in (out / "report.html").read_text()
 
     own_task.write_text(OWN_TASK.replace("0.1 +", "0.2 +"))
-    assert (
-        cli.main(["evaluate", "--out", str(out), "--task", f"{own_task}:BOWL", "--steps", "10", *flags]) == 0
-    )
+    assert cli.main(["evaluate", "--out", str(out), *tasks, *flags]) == 0
     assert "finished earlier" not in capsys.readouterr().out  # an edited task is another task
+    assert cli.main(["report", str(out)]) == 0
+    assert "Against each baseline, task by task" in capsys.readouterr().out
+
+
+def documented(start):
+    """The block of Python in the documentation that begins like this."""
+    blocks = re.findall(r"```python\n(.*?)```", DOCUMENTED.read_text(), re.DOTALL)
+    (block,) = (block for block in blocks if block.startswith(start))
+    return block
+
+
+def test_the_task_and_the_baseline_of_the_documentation_run(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("FLT_CACHE", str(tmp_path / "cache"))
+    task, row = tmp_path / "my_task.py", tmp_path / "my_file.py"
+    task.write_text(documented("import jax"))
+    assert len(task.read_text().splitlines()) <= 22
+    imports = "import optax\nfrom meta_train.baselines import Baseline, half_decades, schedule\n"
+    row.write_text(imports + documented("ROW"))
+    flags = ["--weights", "none", "--baselines", f"{row}:ROW", "--baselines", "adam", "--rates", "3"]
+    command = ["evaluate", "--out", str(tmp_path / "out"), "--task", f"{task}:MyTask", "--steps", "40"]
+    assert cli.main([*command, *flags]) == 0
+    rows = (tmp_path / "out" / "results.csv").read_text().splitlines()[1:]
+    assert [line.split(",")[1] for line in rows] == ["sgd"] * 3 + ["adam"] * 3
+    assert cli.main(["report", str(tmp_path / "nothing")]) == 2
+    assert "neither a folder" in capsys.readouterr().err
 
 
 def test_evaluate_exits_with_1_if_nothing_could_be_run(monkeypatch, capsys, tmp_path, fast_weights):
-    monkeypatch.setattr(cli, "families", lambda suite, names: {"nan": nan_family()})
-    assert cli.main(["evaluate", "--out", str(tmp_path), "--weights", "x", "--baselines", "adam"]) == 1
+    monkeypatch.setattr(command, "families", lambda suite, names: {"nan": nan_family()})
+    assert (
+        cli.main(["evaluate", "--out", str(tmp_path), "--weights", "x", "--baselines", "adam", "--no-cache"])
+        == 1
+    )
     assert "Could not be run" in capsys.readouterr().out
 
 
 def test_the_demo_suite_is_held_out_and_the_default(tmp_path, fast_weights):
     assert set(lookup.DEMO) <= set(suites.HELD_OUT)
-    chosen, optimizers, protocol = cli.Evaluate(out=tmp_path, weights=(("untrained",),))._chosen()
+    chosen, optimizers, protocol, _ = command.Evaluate(out=tmp_path, weights=(("untrained",),))._chosen()
     assert tuple(chosen) == lookup.DEMO
     assert [o.name for o in optimizers] == ["untrained", "adamw"]
-    assert protocol.steps == cli.DEMO_STEPS
+    assert protocol.steps == command.DEMO_STEPS
 
 
 def test_list_shows_every_task_preset_and_baseline(monkeypatch, capsys):
@@ -217,6 +252,15 @@ def test_describe_shows_every_parameter(monkeypatch, capsys):
     ] in printed
     assert sum("matrix" in line for line in printed) == 6
     assert cli.main(["describe", "nothing"]) == 2
+
+
+def test_list_prints_the_cards_as_json(capsys):
+    assert cli.main(["list", "--json"]) == 0
+    cards = {card["task"]: card for card in json.loads(capsys.readouterr().out)}
+    assert set(cards) == {name for table in suites.SUITES.values() for name in table}
+    iris = cards["iris"]
+    assert (iris["suite"], iris["parameters"], iris["steps"]) == ("validation", 403, 300)
+    assert {"kind", "architecture", "source", "licence", "batch_size", "target", "axis"} <= set(iris)
 
 
 def test_help_explains_every_flag_with_its_default():

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import io
 import json
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -12,20 +13,21 @@ import optax
 import pytest
 from rich.console import Console
 
-from meta_train.evaluation import Optimizer, Protocol, baseline, evaluate
-from meta_train.evaluation.compare import compare, interquartile_mean, speed_up, summarise
-from meta_train.evaluation.results import Store
-from meta_train.evaluation.runs import Curves, Runner, curve_points
+from meta_train.baselines import Setting
+from meta_train.evaluation import Optimizer, Protocol, baseline, evaluate, store
+from meta_train.evaluation.compare import compare, comparisons, steps_to, summarise
+from meta_train.evaluation.results import Outcome
+from meta_train.evaluation.runs import Curves, Runner, curve_points, segment_length
+from meta_train.evaluation.store import Store
 from meta_train.evaluation.table import (
     CSV_COLUMNS,
-    comparisons,
     print_tables,
     tables,
     write_csv,
     write_markdown,
 )
-from meta_train.evaluation.tuning import choose_rate, finals
-from meta_train.plots import draw_all
+from meta_train.evaluation.tuning import choose, finals
+from meta_train.plots import figures
 
 from .fakes import broken_family, family, nan_family, sgd
 
@@ -36,34 +38,36 @@ PROTOCOL = Protocol(steps=30, tuning_seeds=2, report_seeds=3)
 def bowl(tmp_path_factory):
     """Results of gradient descent, learned and tuned, and of two baselines."""
     optimizers = [sgd(name="learned"), sgd((0.001, 0.01, 0.1), "slow"), baseline("adam", 5)]
-    results, failures = evaluate(
+    results, outcome = evaluate(
         {"bowl": family(noise=0.1)}, optimizers, PROTOCOL, tmp_path_factory.mktemp("bowl")
     )
-    assert not failures
+    assert not outcome.failures
     return results
 
 
-def test_points_include_both_ends_and_about_twenty_between():
-    assert curve_points(300) == tuple(range(0, 301, 15))
-    assert curve_points(7) == tuple(range(8))
-    assert len(curve_points(1999)) == 21
+@pytest.mark.parametrize("steps", [1, 7, 21, 300, 401, 1999])
+def test_points_are_even_and_the_last_piece_is_whole(steps):
+    length = segment_length(steps)
+    points = curve_points(steps, length)
+    assert (points[0], points[-1], points[-1] - points[-2]) == (0, steps, length)
+    assert len(set(np.diff(points[1:]))) <= 1
+    assert length / steps == pytest.approx(0.05, rel=0.1) or length == segment_length(steps - 1) or steps < 40
 
 
-@pytest.mark.parametrize("name", ["adamw", "muon"])
+@pytest.mark.parametrize("name", ["adamw", "schedule-free"])
 def test_runs_side_by_side_equal_single_runs(name):
-    runs = [(seed, rate) for seed in (3, 4) for rate in (0.001, 0.01, 0.1)]
+    runs = [(seed, Setting(rate, 0.01)) for seed in (3, 4) for rate in (0.001, 0.01, 0.1)]
     together, alone = (
         Runner(family(noise=0.3), 25, parallel).run(baseline(name), runs) for parallel in (4, 1)
     )
     np.testing.assert_allclose(together.train, alone.train, rtol=1e-4)
     np.testing.assert_allclose(together.valid, alone.valid, rtol=1e-4)
-    assert together.train.shape == (6, 25)
-    assert together.valid.shape == (6, 21)
+    assert (together.train.shape, together.valid.shape) == ((6, 13), (6, 14))
 
 
 def test_a_run_equals_a_plain_training_loop():
     bowl, steps, rate = family(noise=0.3), 12, 0.2
-    curves = Runner(bowl, steps, 1).run(sgd((rate,)), [(5, rate)])
+    curves = Runner(bowl, steps, 1).run(sgd((rate,)), [(5, Setting(rate))])
     member_key, init_key, batch_key, valid_key = jax.random.split(jax.random.key(5), 4)
     config = bowl.sample(member_key)
     params, data = bowl.init(init_key, config), bowl.data()
@@ -80,42 +84,64 @@ def test_a_run_equals_a_plain_training_loop():
     np.testing.assert_allclose(curves.valid[0, -1], np.mean(valid), rtol=1e-5)
 
 
+def test_the_horizon_is_data_and_the_schedule_follows_it():
+    runner = Runner(family(noise=0.3), 20, 1)
+    runs = [(0, Setting(0.1))]
+    longer = runner.run(baseline("adam"), runs, 40)
+    programs = len(runner._programs)
+    usual = runner.run(baseline("adam"), runs)
+    assert len(runner._programs) == programs
+    assert (longer.points[-1], usual.points[-1]) == (40, 20)
+    alone = Runner(family(noise=0.3), 40, 1).run(baseline("adam"), runs)
+    np.testing.assert_allclose(longer.valid[0, -1], alone.valid[0, -1], rtol=1e-5)
+
+
 def test_a_seed_fixes_member_start_and_batches_whatever_the_optimizer():
-    still = [Optimizer(name, lambda w, r, s: optax.set_to_zero()) for name in "ab"]
-    one, other = (Runner(family(noise=0.5), 10, 2).run(o, [(1, 1.0), (2, 1.0)]).train for o in still)
+    still = [Optimizer(name, lambda w, setting, s: optax.set_to_zero()) for name in "ab"]
+    one, other = (
+        Runner(family(noise=0.5), 10, 2).run(o, [(1, Setting()), (2, Setting())]).train for o in still
+    )
     np.testing.assert_array_equal(one, other)
     assert not np.array_equal(one[0], one[1])
 
 
 def test_optimizers_with_one_build_share_one_program():
-    def build(weights, rate, steps):
+    def build(weights, setting, steps):
         return optax.sgd(weights)
 
     runner = Runner(family(), 5, 1)
     slow, fast = (Optimizer(str(w), build, weights=jnp.float32(w)) for w in (0.1, 1.0))
-    ends = [runner.run(o, [(0, 1.0)]).valid[0, -1] for o in (slow, fast)]
-    assert len(runner._programs) == 1
+    ends = [runner.run(o, [(0, Setting())]).valid[0, -1] for o in (slow, fast)]
+    assert len({build for build, *_ in runner._programs}) == 1
     assert ends[1] < ends[0]
 
 
 def test_the_planted_best_rate_is_chosen():
-    chosen = choose_rate(Runner(family(), 3, 1), sgd((0.1, 0.316, 1.0, 3.16)), [0, 1])
-    assert chosen.rate == 1.0
+    chosen = choose(Runner(family(), 3, 1), sgd((0.1, 0.316, 1.0, 3.16)), [0, 1])
+    assert chosen.setting == Setting(1.0)
     assert chosen.runs == 8
     assert not chosen.at_edge
     assert [trial.diverged for trial in chosen.trials] == [0, 0, 0, 2]
 
 
 def test_a_best_rate_at_the_edge_widens_the_grid_and_counts_the_trials():
-    chosen = choose_rate(Runner(family(), 5, 1), sgd((0.01, 0.0316, 0.1)), [0, 1])
-    assert [trial.rate for trial in chosen.trials] == [0.01, 0.0316, 0.1, 0.316, 1.0, 3.16, 10.0]
-    assert (chosen.rate, chosen.runs, chosen.at_edge) == (1.0, 14, False)
+    chosen = choose(Runner(family(), 5, 1), sgd((0.01, 0.0316, 0.1)), [0, 1])
+    assert sorted(trial.setting.rate for trial in chosen.trials) == [
+        0.01,
+        0.0316,
+        0.1,
+        0.316,
+        1.0,
+        3.16,
+        10.0,
+    ]
+    assert (chosen.setting.rate, chosen.runs, chosen.at_edge) == (1.0, 14, False)
 
 
 def test_the_grid_is_widened_at_most_twice_and_says_so():
-    chosen = choose_rate(Runner(family(), 5, 1), sgd((1e-4, 3.16e-4, 1e-3)), [0])
+    chosen = choose(Runner(family(), 5, 1), sgd((1e-4, 3.16e-4, 1e-3)), [0])
     assert len(chosen.trials) == 3 + 2 + 2
-    assert (chosen.rate, chosen.at_edge) == (0.1, True)
+    assert (chosen.setting.rate, chosen.at_edge) == (0.1, True)
 
 
 def test_diverged_runs_count_as_four_times_their_start():
@@ -127,28 +153,23 @@ def test_diverged_runs_count_as_four_times_their_start():
     assert end.train.tolist() == [1.0, 4.0, 8.0, 0.5]
 
 
-def test_final_training_loss_is_the_mean_of_the_last_twentieth():
-    train = np.arange(100.0)[None]
-    assert Curves(train, train, (0, 100)).final_train == pytest.approx(97.0)
-
-
 def test_finished_results_are_not_run_again(tmp_path, monkeypatch):
     calls = []
     run = Runner.run
     monkeypatch.setattr(Runner, "run", lambda self, *args: calls.append(args) or run(self, *args))
-    bowls = {name: family(name) for name in ("one", "two")}
+    bowls = {"bowl": family()}
     tuned, extra = sgd((0.1, 0.316, 1.0, 3.16), "tuned"), sgd(name="extra")
     first, _ = evaluate(bowls, [tuned], PROTOCOL, tmp_path)
-    assert len(calls) == 4  # a grid and a report for each task
+    assert len(calls) == 5  # four trials and a report
     again, _ = evaluate(bowls, [tuned], PROTOCOL, tmp_path)
-    assert len(calls) == 4
+    assert len(calls) == 5
     assert again == first
     evaluate(bowls, [tuned, extra], PROTOCOL, tmp_path)
     assert len(calls) == 6
     evaluate(bowls, [dataclasses.replace(extra, fingerprint="other weights")], PROTOCOL, tmp_path)
-    assert len(calls) == 8
+    assert len(calls) == 7
     evaluate(bowls, [extra], dataclasses.replace(PROTOCOL, steps=31), tmp_path)
-    assert len(calls) == 10
+    assert len(calls) == 8
 
 
 def test_an_interrupted_evaluation_keeps_what_was_finished(tmp_path, monkeypatch):
@@ -157,12 +178,38 @@ def test_an_interrupted_evaluation_keeps_what_was_finished(tmp_path, monkeypatch
         def tuned(self):
             raise KeyboardInterrupt
 
-    stop = Interrupt("stop", sgd().build)
+    stop = Interrupt("stop", sgd().build, fingerprint="stop")
     with pytest.raises(KeyboardInterrupt):
         evaluate({"bowl": family()}, [sgd(), stop], PROTOCOL, tmp_path)
     monkeypatch.setattr(Runner, "run", lambda *_: pytest.fail("ran again"))
     results, _ = evaluate({"bowl": family()}, [sgd()], PROTOCOL, tmp_path)
     assert results[0].optimizer == "sgd"
+
+
+def test_a_killed_search_repeats_no_finished_trial(tmp_path, monkeypatch):
+    rates = (0.1, 0.316, 1.0, 3.16)
+    run, ran = Runner.run, []
+
+    def killed(self, optimizer, runs, steps):
+        ran.append(runs[0][1].rate)
+        if len(ran) == 3:
+            raise KeyboardInterrupt
+        return run(self, optimizer, runs, steps)
+
+    monkeypatch.setattr(Runner, "run", killed)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate({"bowl": family()}, [sgd(rates)], PROTOCOL, tmp_path)
+    results, _ = evaluate({"bowl": family()}, [sgd(rates)], PROTOCOL, tmp_path)
+    assert (ran[:5], len(ran)) == ([0.1, 0.316, 1.0, 1.0, 3.16], 6)  # the last one is the report
+    assert results[0].tuning_runs == 8
+    assert not list((tmp_path / "runs").glob("*.trials"))
+
+
+def test_an_interrupt_stops_the_other_threads_too():
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(KeyboardInterrupt):
+        Runner(family(), 5, 1, stop).run(sgd(), [(0, Setting())])
 
 
 def test_a_damaged_file_is_computed_again(tmp_path):
@@ -176,16 +223,17 @@ def test_a_damaged_file_is_computed_again(tmp_path):
 
 def test_broken_tasks_are_reported_and_the_others_go_on(tmp_path):
     families = {"nan": nan_family(), "broken": broken_family(), "bowl": family()}
-    results, failures = evaluate(families, [sgd(), baseline("adam", 3)], PROTOCOL, tmp_path)
+    results, outcome = evaluate(families, [sgd(), baseline("adam", 3)], PROTOCOL, tmp_path)
+    failures = outcome.failures
     assert [(r.task, r.optimizer) for r in results] == [("bowl", "sgd"), ("bowl", "adam")]
     assert {f.task for f in failures} == {"nan", "broken"}
     assert "not finite before the first step" in failures[0].reason
     assert "the disk is on fire" in failures[2].reason
-    assert tables(results, failures)[-1].title == "Could not be run"
+    assert tables(results, outcome)[-1].title == "Could not be run"
 
 
 def test_a_run_that_always_diverges_is_stored_and_counted(tmp_path):
-    explode = Optimizer("explode", lambda w, r, s: optax.sgd(1e20))
+    explode = Optimizer("explode", lambda w, setting, s: optax.sgd(1e20))
     (result,), _ = evaluate({"bowl": family()}, [explode], PROTOCOL, tmp_path)
     assert result.diverged == [True] * 3
     np.testing.assert_allclose(result.valid, 4 * np.array(result.initial))
@@ -209,7 +257,7 @@ def test_impossible_protocols_are_refused(wrong):
 def test_an_optimizer_compared_with_itself_ties(bowl):
     for result in bowl:
         own = compare(result, result)
-        assert (own.verdict, own.ratio, own.speed_up) == ("tie", 1.0, 1.0)
+        assert (own.verdict, own.ratio, own.speed_up) == ("tie", 1.0, None)
 
 
 def test_a_clear_winner_wins_and_is_faster(bowl):
@@ -230,20 +278,11 @@ def test_results_of_different_runs_are_not_compared(bowl):
         compare(bowl[0], dataclasses.replace(bowl[1], steps=31))
 
 
-def test_speed_up_of_a_line_that_falls_twice_as_fast_is_two(bowl):
-    points = list(range(0, 101, 5))
+def test_steps_to_a_target_are_interpolated(bowl):
     line = np.linspace(2.0, 1.0, 21)
-    slow = dataclasses.replace(bowl[0], points=points, valid_curves=[line.tolist()])
-    fast = dataclasses.replace(slow, valid_curves=[(2 * line - 2).tolist()])
-    assert speed_up(fast, slow) == pytest.approx(2.0)
-    assert speed_up(slow, fast) is None
-
-
-def test_the_interquartile_mean_ignores_both_outer_quarters():
-    assert interquartile_mean(np.array([-100.0, 1.0, 3.0, 1000.0])) == pytest.approx(2.0)
-    assert interquartile_mean(np.array([0.0, 3.0, 9.0])) == pytest.approx(
-        (0.25 * 0 + 1.0 * 3 + 0.25 * 9) / 1.5
-    )
+    result = dataclasses.replace(bowl[0], points=list(range(0, 101, 5)), valid_curves=[line.tolist()])
+    assert steps_to(result, 1.425) == pytest.approx(57.5)
+    assert (steps_to(result, 0.9), steps_to(result, None), steps_to(result, 3.0)) == (None, None, 0.0)
 
 
 def test_a_summary_counts_verdicts_and_names_the_worst_task(bowl):
@@ -253,7 +292,7 @@ def test_a_summary_counts_verdicts_and_names_the_worst_task(bowl):
         for task, ratio, verdict in [("a", 0.5, "win"), ("b", 0.8, "win"), ("c", 3.0, "loss")]
     ]
     summary = summarise(pairs)
-    assert (summary.wins, summary.ties, summary.losses) == (2, 0, 1)
+    assert summary.verdicts == {"win": 2, "tie": 0, "loss": 1}
     assert (summary.median_ratio, summary.worst_task, summary.worst_ratio) == (0.8, "c", 3.0)
     assert summary.low == pytest.approx(summary.mean_ratio)  # all seeds agree: nothing to resample
 
@@ -269,18 +308,32 @@ def test_csv_markdown_and_pictures_exist_and_parse(bowl, tmp_path):
         ("slow", "1000"),
     ]
     assert float(rows[5]["valid"]) == bowl[1].valid[2]
-    assert float(rows[5]["learning_rate"]) == bowl[1].rate
+    assert rows[5]["setting"] == bowl[1].described
 
-    made = tables(bowl, [])
+    made = tables(bowl, Outcome())
     write_markdown(made, tmp_path / "table.md")
     text = (tmp_path / "table.md").read_text()
-    assert f"| bowl | slow | {bowl[1].rate:g} | {bowl[1].tuning_runs} |" in text
+    assert f"| bowl | slow | {bowl[1].described} | {bowl[1].tuning_runs} |" in text
     printed = io.StringIO()
     print_tables(made, Console(width=200, file=printed))
     assert "Over all tasks" in printed.getvalue()
 
-    pictures = draw_all(bowl, comparisons(bowl), tmp_path)
-    assert [path.name for path in pictures] == ["bowl.png", "summary.png"]
-    for path in pictures:
-        assert path.read_bytes().startswith(b"\x89PNG\r\n")
-        assert path.stat().st_size > 10_000
+    drawn = figures(bowl, comparisons(bowl))
+    assert list(drawn) == ["bowl", "summary", "profile"]
+    for name, figure in drawn.items():
+        figure.savefig(tmp_path / f"{name}.png")
+        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG\r\n")
+        assert (tmp_path / f"{name}.png").stat().st_size > 10_000
+
+
+def test_shipped_results_are_baselines_with_short_numbers(bowl, tmp_path, monkeypatch):
+    monkeypatch.setenv("FLT_CACHE", str(tmp_path))
+    for result in bowl:
+        Store(tmp_path / "one" / "runs").save(result)
+    assert store.ship([tmp_path / "one"], tmp_path / store.SHIPPED) == 2
+    monkeypatch.setattr(store.resources, "files", lambda package: tmp_path)
+    store._shipped.cache_clear()
+    found = Store(tmp_path / "runs", shared=True).load("bowl", "slow", bowl[1].key)
+    store._shipped.cache_clear()
+    np.testing.assert_allclose(found.valid, bowl[1].valid, rtol=1e-4)
+    assert Store(tmp_path / "other", shared=True).load("bowl", "learned", bowl[0].key) is None

@@ -1,0 +1,98 @@
+"""`meta-train train` and `meta-train export`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from tyro.conf import Positional
+
+from meta_train.config import EstimatorName
+from meta_train.lookup import UsageError, one_of
+
+
+@dataclass(frozen=True)
+class Train:
+    """Meta-train an optimizer; the same command again continues where it stopped."""
+
+    out: Path
+    """Folder of the run: checkpoints and logs. An unfinished run found there is continued."""
+    preset: str = "demo"
+    """Which settings to start from; `list` shows them."""
+    steps: int | None = None
+    """Number of outer steps; None keeps the preset's."""
+    seed: int | None = None
+    """Seed of everything random in the run; None keeps the preset's."""
+    estimator: EstimatorName | None = None
+    """Of the meta-gradient: evolution strategies on whole runs (es) or on stretches of them (truncated-es),
+    persistent (pes) or with reused noise (nres), or truncated backpropagation. None keeps the preset's."""
+    truncation: int | None = None
+    """Inner steps of a stretch, a multiple of 25; None keeps the preset's."""
+    pairs_at_once: int | None = None
+    """Antithetic pairs that a device evaluates side by side: bounds memory, and makes rounding the same on
+    any number of devices. None keeps the preset's, 0 takes all."""
+    start: str | None = None
+    """Weights to start from, a shipped name or a file; the run keeps their structure. None starts from the
+    untrained optimizer."""
+    override: bool = False
+    """Go on with a run that began with other settings, as far as its checkpoint fits."""
+    time_limit: float | None = None
+    """Minutes after which to write a checkpoint and stop with exit code 0; None for no limit."""
+
+    def run(self, console: Console) -> int:
+        """Delegate to the outer loop."""
+        import learned_opt
+        from meta_train.config import PRESETS
+        from meta_train.outer import train
+
+        if self.time_limit is not None and self.time_limit <= 0:
+            raise UsageError(f"--time-limit is in minutes and must be positive, not {self.time_limit:g}")
+        preset = one_of(PRESETS, self.preset, "preset")
+        changes: dict[str, Any] = {
+            name: getattr(self, name)
+            for name in ("steps", "seed", "estimator", "truncation", "pairs_at_once", "start")
+        }
+        given = {name: value for name, value in changes.items() if value is not None}
+        try:
+            if self.start is not None:
+                given["optimizer"] = learned_opt.load_weights(self.start)[1]
+            train(replace(preset, **given), self.out, self.time_limit, self.override)
+        except ValueError as error:  # impossible settings, or a folder that holds another run
+            raise UsageError(str(error)) from error
+        except OSError as error:  # a folder that is in use, read-only or full
+            raise UsageError(f"--out {self.out}: {error}") from error
+        return 0
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write the meta-parameters of a run, with their card, as a weights file."""
+
+    run_dir: Positional[Path]
+    """Folder of a run made by `train`."""
+    file: Positional[Path]
+    """The file to write; its name ends in .safetensors."""
+    share: float = 1.0
+    """How much of the way from the run's start to take, above 0 and at most 1. Less than all of it when a run
+    moved too far for networks unlike those it was trained on."""
+
+    def run(self, console: Console) -> int:
+        """Load the newest checkpoint and save it."""
+        from learned_opt.weights import save_weights
+        from meta_train.trained import load_trained
+
+        if self.file.suffix != ".safetensors":
+            raise UsageError(f"the file must end in .safetensors, not {self.file.name!r}")
+        if not self.run_dir.is_dir():
+            raise UsageError(f"there is no run in {str(self.run_dir)!r}: the folder does not exist")
+        try:
+            theta, config, card = load_trained(self.run_dir, self.share)
+        except (FileNotFoundError, ValueError) as error:
+            raise UsageError(f"nothing to export from {str(self.run_dir)!r}: {error}") from error
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        save_weights(self.file, theta, config, card)
+        line = f"wrote {self.file}; use it as flt_optimizer(weights={str(self.file)!r})"
+        console.print(line, markup=False, soft_wrap=True)
+        return 0
