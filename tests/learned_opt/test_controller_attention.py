@@ -163,6 +163,7 @@ def trained() -> tuple[Any, FLTConfig]:
     return {**theta, name: {**theta[name], "output": output}}, config
 
 
+@pytest.mark.slow
 def test_an_optimizer_with_untrained_attention_is_the_one_without(trained: tuple[Any, FLTConfig]) -> None:
     plain = untrained(FLTConfig(rule_width=0, controller_width=0))
     silent = untrained(trained[1])
@@ -173,6 +174,7 @@ def test_an_optimizer_with_untrained_attention_is_the_one_without(trained: tuple
     assert not np.allclose(other["layers"]["w"], expected["layers"]["w"], rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_attention_does_not_see_how_layers_are_laid_out(trained: tuple[Any, FLTConfig]) -> None:
     stacked, separate = (updates(trained, *layers(flag)) for flag in (True, False))
 

@@ -14,7 +14,7 @@ NETWORKS = {
     "convnet": (layouts.convnet, layouts.CONVNET),
     "mixture": (layouts.mixture, layouts.MIXTURE),
 }
-QUICK = ("scanned", "OIHW")
+QUICK = ("OIHW",)
 
 
 @functools.cache

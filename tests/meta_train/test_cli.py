@@ -159,6 +159,7 @@ def test_ctrl_c_exits_with_130(monkeypatch, capsys, tmp_path):
     assert "the same command again" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_evaluate_writes_table_csv_page_and_pictures_of_tasks_of_ones_own(
     capsys, tmp_path, own_task, fast_weights
 ):

@@ -78,6 +78,7 @@ def test_the_tests_have_two_devices() -> None:
     assert jax.local_device_count() == 2
 
 
+@pytest.mark.slow
 def test_two_devices_give_the_scores_and_meta_gradient_of_one(theta: Any, on_one: np.ndarray) -> None:
     on_two = scores_on(theta, jax.local_devices()[:2])
 

@@ -82,6 +82,7 @@ def log(tmp_path_factory):
     return file
 
 
+@pytest.mark.slow
 def test_logged_diagnostics_become_a_page_and_a_table(log):
     path, page, printed = report(log)
     assert path == log.with_suffix(".html")

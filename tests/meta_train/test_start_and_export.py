@@ -37,6 +37,7 @@ def weights(tmp_path: Path) -> Callable[[FLTConfig], str]:
     return write
 
 
+@pytest.mark.slow
 def test_a_run_can_start_from_a_weights_file(weights: Callable[[FLTConfig], str]) -> None:
     path = weights(OPTIMIZER)
 
@@ -46,6 +47,7 @@ def test_a_run_can_start_from_a_weights_file(weights: Callable[[FLTConfig], str]
     assert not np.array_equal(started.flat, Trainer(run_of()).flat)
 
 
+@pytest.mark.slow
 def test_weights_of_another_structure_are_refused_and_leave_the_folder_free(
     weights: Callable[[FLTConfig], str], tmp_path: Path
 ) -> None:

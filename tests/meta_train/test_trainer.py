@@ -82,6 +82,7 @@ def test_the_gain_is_a_paired_comparison() -> None:
     assert str(Gain.of(before, before)).endswith("it fell by 0.000")
 
 
+@pytest.mark.slow
 def test_a_finished_run_says_what_it_gained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     train(run_of(), tmp_path)
     state, trainer = saved(tmp_path), Trainer(run_of())

@@ -95,7 +95,11 @@ def python_loop(family: TaskFamily, key: jax.Array, steps: int, total_steps: int
 
 @pytest.mark.parametrize(
     ("name", "steps", "told"),
-    [("noisy_bowl", 75, False), ("noisy_bowl", 75, True), ("linear_map", 50, True)],
+    [
+        ("noisy_bowl", 75, False),
+        ("noisy_bowl", 75, True),
+        pytest.param("linear_map", 50, True, marks=pytest.mark.slow),
+    ],
 )
 def test_equals_a_python_loop_with_the_public_optimizer(
     request: pytest.FixtureRequest, name: str, steps: int, told: bool
