@@ -193,6 +193,8 @@ class Trainer:
 
     def horizon(self, step: int) -> int:
         """Inner steps of an outer step."""
+        if self.config.estimator != "es":
+            return self.config.truncation
         low, high = np.log(self.config.horizons)
         draw = np.random.default_rng([self.config.seed, step, 1]).uniform(low, high)
         return max(CHUNK, round(np.exp(draw) / CHUNK) * CHUNK)
