@@ -1,5 +1,6 @@
 """What may happen to a run: damage, a full disk, signals, families that break, a second process."""
 
+import gc
 import json
 import os
 import resource
@@ -87,6 +88,20 @@ def test_a_run_whose_every_checkpoint_is_damaged_is_refused(stopped: Path) -> No
     assert sorted(path.name for path in (stopped / "checkpoints").iterdir()) == ["1", "2", "3"]
 
 
+def test_a_checkpoint_that_cannot_be_written_is_an_error_that_says_what_is_kept(
+    stopped: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise ValueError("RESOURCE_EXHAUSTED: No space left on device")
+
+    with closing(Checkpoints(stopped, run_of())) as checkpoints:
+        monkeypatch.setattr(checkpoints._manager, "save", full)
+        with pytest.raises(OSError, match=r"step 4 could not .*No space left.*that of step 3 is kept"):
+            checkpoints.save(saved(stopped)._replace(step=jnp.int32(4)))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of orbax's event loops
 def test_a_full_disk_leaves_the_checkpoint_before(stopped: Path) -> None:
     state = saved(stopped)
     large = state._replace(step=jnp.int32(4), flat=jax.random.normal(jax.random.key(0), (50_000,)))
@@ -97,6 +112,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(stopped: Path) -> None:
         pytest.raises(OSError, match=message),
     ):
         checkpoints.save(large)
+    gc.collect()  # what orbax left behind is this test's
 
     assert_same_run(saved(stopped), state)
 
