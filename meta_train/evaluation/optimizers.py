@@ -8,6 +8,7 @@ import inspect
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -89,9 +90,12 @@ def learned(name: str, theta: PyTree, config: Any) -> Optimizer:
       theta: meta-parameters, a pytree of small float32 arrays.
       config: their `learned_opt.config.FLTConfig`.
     """
+    import learned_opt
     from learned_opt import diagnostics
 
     digest = hashlib.sha256(repr(config).encode())
+    for file in sorted(Path(learned_opt.__file__).parent.rglob("*.py")):  # other code is another optimizer
+        digest.update(file.read_bytes())
     for path, leaf in jax.tree.leaves_with_path(theta):
         array = np.asarray(leaf)
         digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
