@@ -48,7 +48,8 @@ class Population:
                 f"a share of {share} on each of {len(self.devices)} devices cannot be cut into pieces of "
                 f"{piece}: choose a divisor of {share}"
             )
-        self.members = np.arange(members, dtype=np.int32).reshape(len(self.devices), -1, piece or share)
+        self.members = deal(np.arange(members, dtype=np.int32), self.devices)
+        self._piece = piece or share
         self._function = function
         self._call: Callable[..., Any] | None = None
 
@@ -78,18 +79,24 @@ class Population:
 
     def placed(self, workers: Any) -> Any:
         """Workers [members, ...] as they are shared by the devices."""
-        return jax.tree.map(lambda x: jnp.reshape(x, (*self.members.shape, *x.shape[1:])), workers)
+        return deal(workers, self.devices)
 
     def gathered(self, tree: Any) -> Any:
-        """The inverse of `placed`."""
-        return jax.tree.map(lambda x: jnp.reshape(x, (-1, *x.shape[3:])), tree)
+        """The inverse of `placed`, without waiting."""
+        return jax.tree.map(lambda x: jnp.reshape(x, (-1, *x.shape[2:])), tree)
 
     def _with(self, workers: Any) -> Any:
         return self.members if workers is None else (self.members, workers)
 
     def _pieces(self, shared: Any, members: Any, *others: Any) -> Any:
-        """A device's share, members [pieces, piece]; returns arrays [pieces, piece, ...]."""
-        return jax.lax.map(lambda piece: self._function(shared, piece, *others), members)
+        """A device's share, piece by piece."""
+
+        def merge(x: jax.Array) -> jax.Array:
+            return x.reshape(-1, *x.shape[2:])
+
+        pieces = jax.tree.map(lambda x: x.reshape(-1, self._piece, *x.shape[1:]), members)
+        found = jax.lax.map(lambda piece: self._function(shared, piece, *others), pieces)
+        return jax.tree.map(merge, found)
 
 
 def replicate(tree: Any, devices: Sequence[jax.Device] | None = None) -> Any:

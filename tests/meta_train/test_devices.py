@@ -131,7 +131,7 @@ def test_each_device_computes_its_share() -> None:
     population = Population(scaled, 6, devices)
 
     assert population.devices == devices
-    np.testing.assert_array_equal(population.members.reshape(2, 3), [[0, 1, 2], [3, 4, 5]])
+    np.testing.assert_array_equal(population.members, [[0, 1, 2], [3, 4, 5]])
 
 
 def test_all_local_devices_are_the_default() -> None:

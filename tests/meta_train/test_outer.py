@@ -2,20 +2,18 @@
 
 import os
 import signal
-import struct
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tensorboardX.proto.event_pb2 import Event
 
 from meta_train.checkpoint import RunState
 from meta_train.outer import train
+from meta_train.report.trained import read_events
 from meta_train.trainer import Trainer
 
 from .bowls import assert_same_run, run_of, saved
@@ -119,27 +117,15 @@ def test_a_folder_with_another_run_is_refused(finished: Path) -> None:
 
 
 def test_tensorboard_shows_progress_laws_and_validation(finished: Path) -> None:
-    found: dict[str, list[int]] = {}
-    for file in (finished / "events").iterdir():
-        for event in events_in(file.read_bytes()):
-            for value in event.summary.value:
-                assert np.isfinite(value.simple_value)
-                found.setdefault(value.tag, []).append(event.step)
+    series = read_events(finished / "events")
+    assert all(np.isfinite(value) for values in series.values() for value in values.values())
+    found = {tag: sorted(values) for tag, values in series.items()}
 
     assert all(found[tag] == [1, 2, 3, 4] for tag in ("meta_gradient_norm", "horizon", "log_loss/bowl"))
     assert found["inner_steps_per_second"] == [1, 2, 3, 4]
     assert found["validation/mean"] == found["validation/bowl_valid"] == [2, 4]
     laws = {tag for tag in found if tag.startswith("law/")}
     assert {"law/log_rate_0", "law/log_warmup", "law/log_decay_power", "law/log_anytime_scale"} <= laws
-
-
-def events_in(content: bytes) -> Iterator[Event]:
-    """The records of a TensorBoard file: length, its checksum, content, its checksum."""
-    place = 0
-    while place < len(content):
-        (length,) = struct.unpack_from("<Q", content, place)
-        yield Event.FromString(content[place + 12 : place + 12 + length])
-        place += 16 + length
 
 
 @pytest.mark.slow
