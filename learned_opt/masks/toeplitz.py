@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import jax
@@ -11,7 +12,10 @@ from jax.typing import ArrayLike
 
 from learned_opt.masks.base import Mask
 
-_CACHED = 2**17  # entries of a block of columns
+# Numbers that a CPU keeps in its cache, so that what columns are padded to stays there.
+_CACHED = 2**18
+# The longest FFT that is quicker for a pair of columns than for each of them; longer ones leave the cache.
+_PAIRED = 2**15
 
 
 @jax.tree_util.register_dataclass
@@ -21,7 +25,8 @@ class BlockToeplitz(Mask):
 
     M_ij = values[i_1 - j_1 + n_1 - 1, ..., i_d - j_d + n_d - 1], tokens in row-major order: the
     block-Toeplitz masks of arXiv 2107.07999 (d-level for d axes). The matrix is a corner of a circulant one,
-    which a d-dimensional real FFT diagonalises: O(L log L).
+    which a d-dimensional FFT diagonalises: O(L log L). Two columns of a product share an FFT, as real and
+    imaginary part: one that is not finite spoils the other too.
 
     Attributes:
       values: [2 n_1 - 1, ..., 2 n_d - 1], learnable, of any sign.
@@ -69,29 +74,52 @@ class BlockToeplitz(Mask):
         return values.at[: self.grid[0] - 1].set(0) if self.causal else values
 
     def _multiply(self, x: jax.Array) -> jax.Array:
-        columns = jnp.swapaxes(x, -1, -2)  # FFTs run along last axes; turned before they are padded
-        grids = columns.reshape(-1, *self.grid)
-        spectrum = self._spectrum(self._allowed().astype(x.dtype))
-        # A few columns at a time on a CPU, so that what they are padded to stays in its cache.
-        block = max(4, _CACHED // self.size) if jax.default_backend() == "cpu" else len(grids)
-        products = jax.lax.map(
-            lambda grid: self._corner(self._spectrum(grid) * spectrum), grids, batch_size=block
+        scales = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis=-2, keepdims=True, initial=0))
+        scales = jnp.where(scales > 0, scales, 1)
+        pairs = jnp.swapaxes(_paired(x / scales), -1, -2)  # FFTs run along last axes
+        spectrum = self._spectrum(self._allowed().astype(pairs.dtype))
+        products = _in_blocks(
+            lambda grids: self._corner(self._spectrum(grids) * spectrum),
+            pairs.reshape(-1, *self.grid),
+            numbers=4 * self.size,
         )
-        return jnp.swapaxes(products.reshape(columns.shape), -1, -2)
+        return _unpaired(jnp.swapaxes(products.reshape(pairs.shape), -1, -2), x.shape[-1]) * scales
 
-    def _spectrum(self, grid: jax.Array) -> jax.Array:
-        """The real FFT of an array with the axes of the grid, each padded only when its turn comes."""
-        for axis, n in reversed(list(enumerate(self.grid))):
-            transform = jnp.fft.rfft if axis == len(self.grid) - 1 else jnp.fft.fft
-            grid = jnp.moveaxis(transform(grid, _fast_length(2 * n - 1)), -1, 0)
-        return grid
+    def _spectrum(self, grids: jax.Array) -> jax.Array:
+        """The FFT over the axes of the grid, from the last one on; each is padded only when its turn comes."""
+        first, *others = reversed(self.grid)
+        grids = jnp.fft.fft(grids, _fast_length(2 * first - 1))
+        for n in others:
+            grids = jnp.moveaxis(grids, -1, -len(self.grid))
+            grids = jnp.fft.fft(grids, _fast_length(2 * n - 1))
+        return grids
 
     def _corner(self, spectrum: jax.Array) -> jax.Array:
         """Its inverse, each axis cut as soon as it can be: what wraps around falls before entry n - 1."""
-        for axis, n in enumerate(self.grid):
-            inverse = jnp.fft.irfft if axis == len(self.grid) - 1 else jnp.fft.ifft
-            spectrum = inverse(jnp.moveaxis(spectrum, 0, -1), _fast_length(2 * n - 1))[..., n - 1 : 2 * n - 1]
-        return spectrum
+        first, *others = self.grid
+        grids = jnp.fft.ifft(spectrum)[..., first - 1 : 2 * first - 1]
+        for n in others:
+            grids = jnp.moveaxis(grids, -len(self.grid), -1)
+            grids = jnp.fft.ifft(grids)[..., n - 1 : 2 * n - 1]
+        return grids
+
+
+def _paired(x: jax.Array) -> jax.Array:
+    """[..., c] real as [..., ceil(c / 2)] complex: a product with a real matrix keeps both parts apart."""
+    x = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, x.shape[-1] % 2)])
+    return jax.lax.complex(x[..., ::2], x[..., 1::2])
+
+
+def _unpaired(pairs: jax.Array, columns: int) -> jax.Array:
+    """[..., columns] real: what `_paired` made complex."""
+    parts = jnp.stack([pairs.real, pairs.imag], axis=-1)
+    return parts.reshape(*pairs.shape[:-1], 2 * pairs.shape[-1])[..., :columns]
+
+
+def _in_blocks(function: Callable[[jax.Array], jax.Array], columns: jax.Array, numbers: int) -> jax.Array:
+    """function(columns [c, ...]), on a CPU a few columns at a time, each of which fills `numbers` numbers."""
+    block = max(2, _CACHED // max(1, numbers)) if jax.default_backend() == "cpu" else len(columns)
+    return jax.lax.map(function, columns, batch_size=block)
 
 
 @jax.tree_util.register_dataclass
@@ -99,7 +127,7 @@ class BlockToeplitz(Mask):
 class Toeplitz(Mask):
     """A function of the difference of two positions in a sequence: M_ij = values[i - j + L - 1].
 
-    One-dimensional relative positional encoding (arXiv 2107.07999), O(L log L) by a real FFT. For a causal
+    One-dimensional relative positional encoding (arXiv 2107.07999), O(L log L) by an FFT. For a causal
     mask put zeros into the first L - 1 values. Rounding is relative to the largest entry of a product, so in
     float32 entries a million times smaller than others are lost.
 
@@ -134,7 +162,18 @@ class Toeplitz(Mask):
         return BlockToeplitz(self.values).dense()
 
     def _multiply(self, x: jax.Array) -> jax.Array:
-        return BlockToeplitz(self.values)._multiply(x)
+        padded = _fast_length(2 * self.size - 1)
+        if padded <= _PAIRED:
+            return BlockToeplitz(self.values)._multiply(x)
+        spectrum = jnp.fft.rfft(jnp.asarray(self.values, x.dtype), padded)
+
+        def corner(columns: jax.Array) -> jax.Array:
+            product = jnp.fft.irfft(jnp.fft.rfft(columns, padded) * spectrum, padded)
+            return product[..., self.size - 1 : 2 * self.size - 1]
+
+        columns = jnp.swapaxes(x, -1, -2)  # FFTs run along last axes; turned before they are padded
+        products = _in_blocks(corner, columns.reshape(-1, self.size), numbers=self.size)
+        return jnp.swapaxes(products.reshape(columns.shape), -1, -2)
 
 
 def _fast_length(least: int) -> int:
