@@ -8,7 +8,8 @@ from typing import Literal, get_args
 from learned_opt.config import FLTConfig
 from tasks.suites import META_TRAIN, VALIDATION
 
-EstimatorName = Literal["es", "truncated-es", "pes", "nres", "backprop"]
+TruncatedName = Literal["truncated-es", "pes", "nres", "backprop"]
+EstimatorName = Literal["es", TruncatedName]
 CHUNK = 25  # inner steps of the compiled inner loop; horizons are multiples of it
 
 SIGMA = {
@@ -25,11 +26,10 @@ SIGMA = {
     "phase": 0.1,
     "read_out": 0.05,
     "whitening": 0.2,
-    "w3": 0.03,
 }
-"""Standard deviation of the perturbation of each group of meta-parameters, by name."""
+"""Standard deviation of the perturbation of each group of meta-parameters of the laws, by name."""
 NETWORK_SIGMA = 0.05
-"""The same for every name that SIGMA does not list: the layers of the networks."""
+"""The same for every other name: the layers of the networks."""
 LAWS_ONLY = FLTConfig(rule_width=0, controller_width=0)
 """The laws without their networks: as much as evolution strategies can learn in a run of minutes."""
 
@@ -44,6 +44,8 @@ class TrainConfig:
       families_per_step: how many of them one outer step uses, in turn.
       pairs: antithetic pairs a family.
       estimator: of the meta-gradient, a name in `meta_train.estimators.ESTIMATORS`.
+      network_estimator: of the networks' part of it, one that truncates, while "es" estimates the laws' part;
+        empty if `estimator` makes all of it.
       truncation: inner steps of an outer step, a multiple of 25; all of the run for the estimator "es".
       pairs_at_once: pairs that a device evaluates side by side, if not its whole share (0). The meta-gradient
         then does not depend on the number of devices, not even in rounding; small shares cost speed.
@@ -67,6 +69,7 @@ class TrainConfig:
     families_per_step: int = 6
     pairs: int = 48
     estimator: EstimatorName = "es"
+    network_estimator: TruncatedName | Literal[""] = ""
     truncation: int = 50
     pairs_at_once: int = 0
     horizons: tuple[int, int] = (100, 1500)
@@ -98,11 +101,22 @@ class TrainConfig:
         if self.estimator not in get_args(EstimatorName):
             names = ", ".join(get_args(EstimatorName))
             raise ValueError(f"estimator={self.estimator!r}: expected one of {names}")
+        if self.network_estimator:
+            self._check_mixture()
         if self.truncation < CHUNK or self.truncation % CHUNK:
             raise ValueError(f"truncation={self.truncation}: expected a positive multiple of {CHUNK}")
         shortest, longest = self.horizons
         if not CHUNK <= shortest <= longest:
             raise ValueError(f"horizons={self.horizons}: expected {CHUNK} <= shortest <= longest")
+
+    def _check_mixture(self) -> None:
+        given = f"network_estimator={self.network_estimator!r}"
+        if self.network_estimator not in get_args(TruncatedName):
+            raise ValueError(f"{given}: expected '' or one of {', '.join(get_args(TruncatedName))}")
+        if self.estimator != "es":
+            raise ValueError(f"{given} with estimator={self.estimator!r}: expected 'es' for the laws")
+        if not (self.optimizer.rule_width or self.optimizer.controller_width):
+            raise ValueError(f"{given}: expected an optimizer with networks (--networks)")
 
     def to_json(self) -> str:
         """The settings as a JSON object, with sorted keys."""

@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +17,7 @@ from learned_opt import load_weights, untrained
 from meta_train.checkpoint import RunState
 from meta_train.config import CHUNK, TrainConfig
 from meta_train.devices import Population, replicate
-from meta_train.estimators import ESTIMATORS, Keys, perturbation_scale
+from meta_train.estimators import Keys, estimator_of, perturbation_scale
 from meta_train.unroll import Score, objective, unroll
 from meta_train.watch import Watch
 from tasks import TaskFamily
@@ -56,7 +57,7 @@ class Trainer:
         self.config = config
         self.theta, _ = untrained(config.optimizer, jax.random.key(config.seed))
         if config.start:
-            self.theta = _start_from(config)
+            self.theta = _start_from(config, self.theta)
         self.flat, self.unravel = ravel_pytree(self.theta)
         scale, _ = ravel_pytree(perturbation_scale(self.theta))
         self.scale = scale / 0.1
@@ -66,8 +67,9 @@ class Trainer:
         self.validation = {name: VALIDATION[name] for name in config.validation}
         self.programs: dict[str, Population] = {}
         self.data: dict[str, Any] = {}
-        make = ESTIMATORS[config.estimator]
-        self.estimators = {name: make(family, config, self.theta) for name, family in self.families.items()}
+        self.estimators = {
+            name: estimator_of(family, config, self.theta) for name, family in self.families.items()
+        }
         self.combine = {name: jax.jit(estimator.gradient) for name, estimator in self.estimators.items()}
         self.advance = jax.jit(self._advance)
 
@@ -222,8 +224,14 @@ class Trainer:
         return jax.vmap(one, (None, 0, None, None, None))
 
 
-def _start_from(config: TrainConfig) -> Any:
+def _start_from(config: TrainConfig, untrained: Any) -> Any:
+    """The weights to start from; networks that they lack are those of the untrained optimizer."""
     theta, structure = load_weights(config.start)
-    if structure != config.optimizer:
-        raise ValueError(f"{config.start} was made for {structure}, this run is for {config.optimizer}")
-    return theta
+    own = config.optimizer
+    networks = {"rule_width", "controller_width", "attention_heads", "history"}
+    missing = {name: getattr(own, name) for name in networks if not getattr(structure, name)}
+    if own.attention_heads and not structure.attention_heads:
+        missing["history"] = own.history
+    if replace(structure, **missing) != own:
+        raise ValueError(f"{config.start} was made for {structure}, this run is for {own}")
+    return {module: group | theta.get(module, {}) for module, group in untrained.items()}

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from tyro.conf import Positional
 
-from meta_train.config import EstimatorName
+from meta_train.config import EstimatorName, TruncatedName
 from meta_train.lookup import UsageError, one_of
 
 
@@ -28,14 +28,18 @@ class Train:
     estimator: EstimatorName | None = None
     """Of the meta-gradient: evolution strategies on whole runs (es) or on stretches of them (truncated-es),
     persistent (pes) or with reused noise (nres), or truncated backpropagation. None keeps the preset's."""
+    network_estimator: TruncatedName | None = None
+    """Another one for the networks' part of it, while es makes that of the laws. None keeps the preset's."""
+    networks: bool = False
+    """Give the rule and the controller networks, which begin without effect."""
     truncation: int | None = None
     """Inner steps of a stretch, a multiple of 25; None keeps the preset's."""
     pairs_at_once: int | None = None
     """Antithetic pairs that a device evaluates side by side: bounds memory, and makes rounding the same on
     any number of devices. None keeps the preset's, 0 takes all."""
     start: str | None = None
-    """Weights to start from, a shipped name or a file; the run keeps their structure. None starts from the
-    untrained optimizer."""
+    """Weights to start from, a shipped name or a file; the run keeps their structure, but for --networks.
+    None starts from the untrained optimizer."""
     override: bool = False
     """Go on with a run that began with other settings, as far as its checkpoint fits."""
     time_limit: float | None = None
@@ -52,12 +56,18 @@ class Train:
         preset = one_of(PRESETS, self.preset, "preset")
         changes: dict[str, Any] = {
             name: getattr(self, name)
-            for name in ("steps", "seed", "estimator", "truncation", "pairs_at_once", "start")
+            for name in (
+                *("steps", "seed", "estimator", "network_estimator"),
+                *("truncation", "pairs_at_once", "start"),
+            )
         }
         given = {name: value for name, value in changes.items() if value is not None}
         try:
             if self.start is not None:
                 given["optimizer"] = learned_opt.load_weights(self.start)[1]
+            if self.networks:
+                structure = given.get("optimizer", preset.optimizer)
+                given["optimizer"] = replace(structure, rule_width=8, controller_width=8)
             train(replace(preset, **given), self.out, self.time_limit, self.override)
         except ValueError as error:  # impossible settings, or a folder that holds another run
             raise UsageError(str(error)) from error

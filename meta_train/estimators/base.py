@@ -13,11 +13,13 @@ NO_STEP = 2**31 - 1  # an outer step that no run reaches
 QUIET = 1e-3  # differences below this are not blown up by the normalisation
 
 
-def perturbation_scale(theta: Any) -> Any:
-    """Standard deviation of each meta-parameter's perturbation, a tree like theta."""
+def perturbation_scale(theta: Any, laws: bool = True, networks: bool = True) -> Any:
+    """Standard deviation of each meta-parameter's perturbation, a tree like theta; 0 for a part left out."""
 
     def scale(path: tuple, leaf: jax.Array) -> jax.Array:
-        return jnp.full(leaf.shape, SIGMA.get(path[-1].key, NETWORK_SIGMA), jnp.float32)
+        name = path[-1].key
+        size = SIGMA[name] * laws if name in SIGMA else NETWORK_SIGMA * networks
+        return jnp.full(leaf.shape, size, jnp.float32)
 
     return jax.tree_util.tree_map_with_path(scale, theta)
 

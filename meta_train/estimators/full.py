@@ -13,14 +13,16 @@ from meta_train.unroll import Score, unroll
 from tasks import TaskFamily
 
 
-def pair_scores(family: TaskFamily, config: TrainConfig, theta: Any) -> Callable[..., Score]:
+def pair_scores(
+    family: TaskFamily, config: TrainConfig, theta: Any, scale: Any = None
+) -> Callable[..., Score]:
     """The function that a device runs: (flat theta, pairs, keys, steps, data) -> Score of arrays [pairs, 2].
 
     Both halves of a pair train the same member on the same batches, with theta + sigma eps and with
-    theta - sigma eps.
+    theta - sigma eps; sigma is `scale`, a tree like theta, by default that of `perturbation_scale`.
     """
     _, unravel = ravel_pytree(theta)
-    sigma, _ = ravel_pytree(perturbation_scale(theta))
+    sigma, _ = ravel_pytree(perturbation_scale(theta) if scale is None else scale)
 
     def one(
         flat: jax.Array, pair: jax.Array, sign: jax.Array, keys: Keys, steps: jax.Array, data: Any
@@ -47,8 +49,8 @@ def meta_gradient(scores: Score, keys: Keys, size: int, weights: tuple[float, fl
 class FullES:
     """Every outer step trains every pair from its start to its horizon. Unbiased; long runs are noisy."""
 
-    def __init__(self, family: TaskFamily, config: TrainConfig, theta: Any):
-        self._scores = pair_scores(family, config, theta)
+    def __init__(self, family: TaskFamily, config: TrainConfig, theta: Any, scale: Any = None):
+        self._scores = pair_scores(family, config, theta, scale)
         self._weights, self._size = config.objective, ravel_pytree(theta)[0].size
 
     def workers(self, pairs: int, data: Any) -> Any:

@@ -44,11 +44,13 @@ class TruncatedES:
     signs: tuple[float, ...] = (1.0, -1.0, 0.0)
     kept: slice = slice(2, 3)  # of the trajectories
 
-    def __init__(self, family: TaskFamily, config: TrainConfig, theta: Any, inner: Any = None):
+    def __init__(
+        self, family: TaskFamily, config: TrainConfig, theta: Any, scale: Any = None, inner: Any = None
+    ):
         self._inner = inner or InnerLoop(family, config.optimizer)
         self._config, self._theta = config, theta
         self._unravel = ravel_pytree(theta)[1]
-        self._sigma = ravel_pytree(perturbation_scale(theta))[0]
+        self._sigma = ravel_pytree(perturbation_scale(theta) if scale is None else scale)[0]
         self._chunks = config.truncation // CHUNK
 
     def direction(self, keys: Keys, pair: jax.Array, worker: Worker, fresh: jax.Array) -> tuple[Any, Any]:

@@ -174,13 +174,15 @@ def test_workers_of_several_devices_are_those_of_one() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in ESTIMATORS if name != "es"])
+@pytest.mark.parametrize("name", [*(name for name in ESTIMATORS if name != "es"), "es and nres"])
 def test_a_run_goes_on_bit_for_bit(name: str, tmp_path: Path, bowls_in_suites: None) -> None:
-    config = run_of(estimator=name, truncation=25)
+    estimator, *networks = name.split(" and ")
+    config = run_of(estimator=estimator, network_estimator="".join(networks), truncation=25)
     train(config, tmp_path / "whole")
     for _ in range(config.steps):
         train(config, tmp_path / "pieces", time_limit_minutes=1e-9)
 
     whole, pieces = (saved(tmp_path / each, config) for each in ("whole", "pieces"))
-    assert int(whole.workers["bowl"].episode.max()) >= 2
+    episodes = whole.workers["bowl"][0] if networks else whole.workers["bowl"]
+    assert int(episodes.episode.max()) >= 2
     assert_same_run(whole, pieces)

@@ -1,0 +1,65 @@
+"""The mixture: whole runs estimate the laws, truncations the networks."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+
+from learned_opt import untrained
+from meta_train.config import SIGMA
+from meta_train.estimators import Keys, estimator_of, perturbation_scale
+from meta_train.estimators.full import FullES
+from meta_train.estimators.truncated import PersistentES
+
+from .fakes import family as bowl
+from .tiny import OPTIMIZER, settings
+
+CONFIG = settings(network_estimator="pes", truncation=25)
+PAIRS = jnp.arange(4)
+
+
+def test_each_half_is_the_estimator_that_it_is_made_of() -> None:
+    theta, _ = untrained(OPTIMIZER, jax.random.key(0))
+    flat, keys, family = ravel_pytree(theta)[0], Keys.of(0, 1, 0), bowl(noise=0.3)
+    arguments = keys, jnp.int32(50), family.data()
+    laws = FullES(family, CONFIG, theta, perturbation_scale(theta, networks=False))
+    networks = PersistentES(family, CONFIG, theta, perturbation_scale(theta, laws=False))
+    of_laws, _ = jax.jit(laws.evaluate)(flat, (PAIRS, ()), *arguments)
+    of_networks, kept = jax.jit(networks.evaluate)(
+        flat, (PAIRS, networks.workers(4, arguments[-1])), *arguments
+    )
+
+    mixture = estimator_of(family, CONFIG, theta)
+    scores, workers = jax.jit(mixture.evaluate)(flat, (PAIRS, mixture.workers(4, arguments[-1])), *arguments)
+    found = mixture.gradient(scores, mixture.weighed(workers), keys)
+
+    of_law = ravel_pytree(perturbation_scale(theta, networks=False))[0] > 0
+    expected = (laws.gradient(of_laws, (), keys), networks.gradient(of_networks, kept.direction, keys))
+    np.testing.assert_allclose(found, np.where(of_law, *expected), rtol=1e-4, atol=1e-5)
+    assert np.abs(found[of_law]).min() > 0
+    assert np.abs(found[~of_law]).min() > 0
+
+
+def test_laws_and_networks_are_all_of_the_meta_parameters() -> None:
+    theta, _ = untrained(OPTIMIZER, jax.random.key(0))
+    halves = perturbation_scale(theta, laws=False), perturbation_scale(theta, networks=False)
+
+    jax.tree.map(
+        lambda a, b, both: np.testing.assert_array_equal(a + b, both), *halves, perturbation_scale(theta)
+    )
+    for module, group in halves[0].items():
+        for name, scale in group.items():
+            assert (np.asarray(scale) == 0).all() == (name in SIGMA), (module, name)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"network_estimator": "es"}, "expected '' or one of truncated-es, pes, nres, backprop"),
+        ({"network_estimator": "pes", "estimator": "nres"}, "expected 'es' for the laws"),
+    ],
+)
+def test_mixtures_that_make_no_sense_are_refused(changes: dict[str, str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        settings(**changes)
