@@ -75,6 +75,9 @@ def _go_on(
     time_limit_minutes: float | None,
 ) -> None:
     config, before = trainer.config, float(state.seconds)
+    if int(state.step) == 0:  # what is learned must be better than this
+        state = trainer.validate(state, watch)
+        watch.took(0, time.monotonic() - started)
     try:
         while int(state.step) < config.steps:
             after = trainer.step(state, watch)
@@ -86,6 +89,7 @@ def _go_on(
             # Only now: a state that is saved early must not miss its validation.
             state = after._replace(seconds=jnp.float32(before + passed))
             if due:
+                watch.took(step, float(state.seconds))
                 checkpoints.save(trainer.gathered(state))
             expired = time_limit_minutes is not None and passed > 60 * time_limit_minutes
             if expired and step < config.steps:

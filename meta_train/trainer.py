@@ -18,6 +18,7 @@ from meta_train.checkpoint import RunState
 from meta_train.config import CHUNK, TrainConfig
 from meta_train.devices import Population, replicate
 from meta_train.estimators import Keys, estimator_of, perturbation_scale
+from meta_train.turns import Turns
 from meta_train.unroll import Score, objective, unroll
 from meta_train.watch import Watch
 from tasks import TaskFamily
@@ -65,6 +66,7 @@ class Trainer:
         self.outer = optax.chain(optax.clip_by_global_norm(config.clip), optax.adam(rate, b1=0.8, b2=0.95))
         self.families = {name: META_TRAIN[name] for name in config.families}
         self.validation = {name: VALIDATION[name] for name in config.validation}
+        self.turns = Turns(config.families, config.families_per_step, config.seed)
         self.programs: dict[str, Population] = {}
         self.data: dict[str, Any] = {}
         self.estimators = {
@@ -137,7 +139,7 @@ class Trainer:
         scores: dict[str, Score] = {}
         workers = dict(state.workers)
         gradients = []
-        for name in self.chosen(step):
+        for name in self.turns[step]:
             keys = Keys.of(self.config.seed, step, self.config.families.index(name))
             population, arguments = self.programs[name], (state.flat, keys, jnp.int32(horizon))
             found = population(*arguments, self.data[name], workers=workers[name])
@@ -183,16 +185,6 @@ class Trainer:
             np.concatenate(list(self.measure(flat).values())) for flat in (self.flat, state.best)
         )
         return Gain.of(before, after)
-
-    def chosen(self, step: int) -> list[str]:
-        """The families of an outer step: all of them in turn, in an order drawn anew for each round."""
-        per_step, names = min(self.config.families_per_step, len(self.families)), list(self.families)
-        places = range(step * per_step, (step + 1) * per_step)
-        turns = {place // len(names) for place in places}
-        order = {
-            turn: np.random.default_rng([self.config.seed, turn]).permutation(len(names)) for turn in turns
-        }
-        return [names[order[place // len(names)][place % len(names)]] for place in places]
 
     def horizon(self, step: int) -> int:
         """Inner steps of an outer step."""

@@ -92,6 +92,10 @@ class Watch:
         for name, count in counts.items():
             self._writer.add_scalar(f"count/{name}", count, step)
 
+    def took(self, step: int, seconds: float) -> None:
+        """How long the run has taken so far, all its sessions together."""
+        self._writer.add_scalar("seconds", seconds, step)
+
     def validated(self, step: int, per_family: Mapping[str, np.ndarray], mean: float) -> None:
         """A measurement on the validation families is done."""
         for name, values in per_family.items():

@@ -140,7 +140,7 @@ def test_sigterm_saves_and_exits(monkeypatch: pytest.MonkeyPatch, finished: Path
 def test_a_meta_gradient_that_is_not_finite_is_left_out_and_counted() -> None:
     trainer, watch = Trainer(run_of(families=("bowl", "twin"), families_per_step=2)), Noting()
     trainer.compile(watch)  # type: ignore[arg-type]
-    first, second = trainer.chosen(0)
+    first, second = trainer.turns[0]
     combine, found = trainer.combine[first], []
     trainer.combine[first] = lambda *arguments: found.append(combine(*arguments)) or found[0]
     trainer.combine[second] = lambda *arguments: jnp.full_like(trainer.flat, jnp.nan)

@@ -1,6 +1,5 @@
 """The steps of the outer loop: how meta-parameters move, what is measured, which families and horizons."""
 
-from collections import Counter
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -11,7 +10,6 @@ from meta_train.config import CHUNK, NETWORK_SIGMA, PRESETS, SIGMA
 from meta_train.outer import train
 from meta_train.trainer import Gain, Trainer
 from meta_train.unroll import Score
-from tasks.suites import META_TRAIN
 
 from .bowls import Silent, run_of, saved
 
@@ -89,20 +87,6 @@ def test_a_finished_run_says_what_it_gained(tmp_path: Path, capsys: pytest.Captu
     trainer.compile(Silent())
 
     assert str(trainer.gain(state)) in " ".join(capsys.readouterr().out.split())
-
-
-@pytest.mark.parametrize(("families", "per_step", "steps"), [(5, 2, 25), (6, 3, 10), (4, 9, 6), (7, 6, 14)])
-def test_every_family_is_used_equally_often(families: int, per_step: int, steps: int) -> None:
-    names = tuple(META_TRAIN)[:families]
-    trainer = Trainer(run_of(families=names, families_per_step=per_step))
-    chosen = [trainer.chosen(step) for step in range(steps)]
-    counts = Counter(name for step in chosen for name in step)
-
-    assert {len(step) for step in chosen} == {min(per_step, families)}
-    assert counts == dict.fromkeys(names, steps * min(per_step, families) // families)
-    rounds = [tuple(name for step in chosen for name in step)[i : i + families] for i in (0, families)]
-    assert rounds[0] != rounds[1]  # an order drawn anew for each round
-    assert chosen == [trainer.chosen(step) for step in range(steps)]
 
 
 @pytest.mark.parametrize("bounds", [(25, 25), (25, 75), (100, 1500)])

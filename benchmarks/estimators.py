@@ -1,0 +1,132 @@
+"""Estimators of the meta-gradient at equal time: what each makes of the same weights, families and device.
+
+    python benchmarks/estimators.py --out runs/estimators --devices 4          # four GPUs, one for each
+    python benchmarks/estimators.py --out runs/estimators --picture estimators.png
+    python benchmarks/estimators.py --out runs/tiny --families wine linear_map --pairs 4 --minutes 3
+
+Every run starts from shipped weights that get networks, which begin without effect, and stops after the same
+time, compilation included. What is compared is the score of the VALIDATION families, on the same members.
+Run again with the same `--out`, finished runs are only drawn.
+"""
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from queue import SimpleQueue
+
+import matplotlib.pyplot as plt
+import tyro
+
+from learned_opt import load_weights
+from learned_opt.config import FLTConfig
+from meta_train.config import TrainConfig
+from meta_train.outer import train
+from meta_train.plots import look
+from meta_train.report.trained import read_events
+from tasks.suites import META_TRAIN
+
+STEPS = 1_000_000  # never reached: the outer learning rate hardly decays
+RATES = {"es": 0.025, "backprop": 0.005}  # of the outer Adam: many small steps, or few
+OFTEN = 0.008  # of those that truncate
+
+
+@dataclass(frozen=True)
+class Options:
+    """Compares estimators."""
+
+    out: Path
+    """Folder of the runs, one for each estimator."""
+    estimators: tuple[str, ...] = ("es", "pes", "nres", "es+backprop")
+    """Names, or two joined by a plus: the first for the laws, the second for the networks."""
+    minutes: float = 9.0
+    """Of each run."""
+    devices: int = 0
+    """GPUs, each of which takes one run at a time; 0 runs one after the other on what there is."""
+    families: tuple[str, ...] = tuple(META_TRAIN)
+    """Names of META_TRAIN families."""
+    pairs: int = 96
+    """Antithetic pairs a family."""
+    start: str = "flt-v0"
+    """Weights to start from."""
+    laws_only: bool = False
+    """Keep the structure of those weights, instead of adding networks."""
+    picture: Path | None = None
+    """Where to draw validation against time."""
+    child: str = ""
+    """For the script itself: the estimator that this process runs."""
+
+
+def settings(options: Options, name: str) -> TrainConfig:
+    first, *second = name.split("+")
+    structure: FLTConfig = load_weights(options.start)[1]
+    if not options.laws_only:
+        structure = replace(structure, rule_width=8, controller_width=8)
+    return TrainConfig(
+        steps=STEPS,
+        families=options.families,
+        pairs=options.pairs,
+        estimator=first,
+        network_estimator="".join(second),
+        truncation=50 if "backprop" in name else 100,
+        horizons=(100, 2500),
+        learning_rate=RATES.get(first, OFTEN),
+        validation_steps=1000,
+        validation_seeds=16,
+        validate_every=10 if first == "es" else 100,
+        start=options.start,
+        optimizer=structure,
+    )
+
+
+def run(options: Options) -> None:
+    """Every run that is missing, in a process and on a device of its own."""
+    free: SimpleQueue[str] = SimpleQueue()
+    for device in range(max(1, options.devices)):
+        free.put(str(device))
+
+    def one(name: str) -> None:
+        device = free.get()
+        environment = os.environ | ({"CUDA_VISIBLE_DEVICES": device} if options.devices else {})
+        command = [sys.executable, __file__, *sys.argv[1:], "--child", name]
+        with (options.out / f"{name}.txt").open("w") as log:
+            subprocess.run(command, env=environment, stdout=log, stderr=subprocess.STDOUT, check=False)
+        free.put(device)
+
+    options.out.mkdir(parents=True, exist_ok=True)
+    missing = [name for name in options.estimators if not (options.out / name / "events").exists()]
+    with ThreadPoolExecutor(max_workers=max(1, options.devices)) as pool:
+        list(pool.map(one, missing))
+
+
+def scores(options: Options, name: str) -> tuple[list[float], list[float], int]:
+    """Minutes, validation scores, and outer steps of a run."""
+    series = read_events(options.out / name / "events")
+    seconds, values = series.get("seconds", {}), series.get("validation/mean", {})
+    steps = [step for step in sorted(values) if step in seconds]
+    last = max(series.get("meta_gradient_norm", {0: 0.0}))
+    return [seconds[step] / 60 for step in steps], [values[step] for step in steps], last
+
+
+def main(options: Options) -> None:
+    if options.child:
+        train(settings(options, options.child), options.out / options.child, options.minutes)
+        return
+    run(options)
+    print("| estimator | outer steps | first score | lowest | last |\n|---|---|---|---|---|")
+    figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
+    for index, name in enumerate(options.estimators):
+        minutes, values, steps = scores(options, name)
+        if values:
+            print(f"| {name} | {steps} | {values[0]:.4f} | {min(values):.4f} | {values[-1]:.4f} |")
+            axes.plot(minutes, values, **look(index), label=name)
+    if options.picture:
+        axes.set(xlabel="minutes, compilation included", ylabel="score of the VALIDATION families")
+        axes.legend(frameon=False)
+        figure.savefig(options.picture, dpi=90)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))
