@@ -178,6 +178,11 @@ def with_targets(table: dict[str, TaskFamily], targets: dict[str, float]) -> dic
     }
 
 
+def for_gpu(family: TaskFamily) -> TaskFamily:
+    """The same family, marked as too large for a CPU."""
+    return replace(family, card=replace(family.card, gpu=True))
+
+
 def _on_logits(objective: Objective) -> Callable[[jax.Array, jax.Array, Config], jax.Array]:
     return lambda logits, y, config: objective(config["output"] * logits, y)
 

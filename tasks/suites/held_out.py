@@ -5,7 +5,7 @@ from __future__ import annotations
 from tasks import sources as on
 from tasks.base import TaskFamily
 from tasks.config import GELU, RELU, TANH, fixed
-from tasks.families import autoencoder, classifier, language_model, regressor, suite
+from tasks.families import autoencoder, classifier, for_gpu, language_model, regressor, suite
 from tasks.losses import huber
 from tasks.models import (
     GRU,
@@ -15,6 +15,7 @@ from tasks.models import (
     language_transformer,
     mlp,
     patch_transformer,
+    residual_mlp,
     row_classifier,
 )
 
@@ -120,6 +121,36 @@ HELD_OUT: dict[str, TaskFamily] = suite(
         steps=800,
         vary={},
         axis="task: a recurrent net that classifies at the end of 28 steps; small",
+    ),
+    classifier(
+        "mnist_wider",
+        on.MNIST,
+        mlp(784, 2048, 2048, 10),
+        batch=64,
+        steps=1000,
+        vary={"activation": RELU},
+        axis="width: 2,048; the widest layer of training has 384",
+    ),
+    classifier(
+        "mnist_deep",
+        on.MNIST,
+        residual_mlp(784, 64, 32, 10),
+        batch=64,
+        steps=1500,
+        vary={"activation": GELU},
+        axis="depth: 32 residual blocks, 4 times the deepest of training",
+    ),
+    for_gpu(
+        language_model(
+            "bible_large",
+            on.BIBLE,
+            language_transformer(256, 4, 128),
+            batch=32,
+            length=128,
+            steps=4000,
+            vary={"activation": GELU},
+            axis="size and length: 3.3 million parameters, width 256, depth 4, 128 bytes",
+        )
     ),
 )
 """Reported, never used to choose anything; each family differs from the other suites on its card's `axis`."""
