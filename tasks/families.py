@@ -140,6 +140,14 @@ def variational_autoencoder(
     return _family("autoencoder", name, source, model, draw, objective, batch, steps, vary, axis)
 
 
+def diffusion(
+    name: str, source: Source, model: Model, *, batch: int, steps: int, vary: Vary, axis: str = ""
+) -> TaskFamily:
+    """Rows and noise told apart, in mixtures of every proportion (Ho et al. 2020)."""
+    draw, objective = batches.noised(batch), _on_outputs(losses.squared_error)
+    return _family("diffusion", name, source, model, draw, objective, batch, steps, vary, axis)
+
+
 def band_limited(x: jax.Array, part: Part, config: Config) -> tuple[jax.Array, jax.Array]:
     """Twelve plane waves; `condition` raises their frequencies. x [batch, 2] -> x, values [batch, 1]."""
     turn, phase, size = random.split(config["key"], 3)

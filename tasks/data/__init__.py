@@ -7,7 +7,8 @@ Every loader returns the same numpy `Split` on each call. A part is a dict: `tex
     noisy  float32            1 in the training part and 0 in the other: whether noise is added
 """
 
-from tasks.data.images import digits, faces, frozen_digits, mnist, photo, photo_patches
+from tasks.data.images import digits, faces, frozen_digits, mnist, photo, photo_patches, textures
+from tasks.data.molecules import molecules
 from tasks.data.signals import mnist1d, pulse
 from tasks.data.synthetic import points, ratings
 from tasks.data.tables import autompg, cancer, diabetes, iris, wine
@@ -26,12 +27,14 @@ __all__ = [
     "library",
     "mnist",
     "mnist1d",
+    "molecules",
     "photo",
     "photo_patches",
     "place_names",
     "points",
     "pulse",
     "ratings",
+    "textures",
     "topics",
     "tunes",
     "wine",

@@ -2,6 +2,7 @@
 
 from tasks.models.conv import convnet
 from tasks.models.experts import mixture
+from tasks.models.graph import point_network
 from tasks.models.layers import Model
 from tasks.models.lowrank import adapters, factors
 from tasks.models.mlp import mlp, variational
@@ -21,6 +22,7 @@ __all__ = [
     "mixture",
     "mlp",
     "patch_transformer",
+    "point_network",
     "residual_mlp",
     "row_classifier",
     "text_classifier",

@@ -120,6 +120,35 @@ def test_patches_are_cut_from_their_photographs():
     }
 
 
+def test_textures_are_cut_from_their_photographs():
+    from skimage import data as photographs
+
+    train, valid = data.textures()
+    assert (len(train["x"]), len(valid["x"])) == (3 * 26 * 32, 3 * 6 * 32)
+    grass = photographs.grass()
+    second = train["x"][train["y"] == 1].reshape(26, 32, 16, 16)
+    np.testing.assert_array_equal(second.swapaxes(1, 2).reshape(416, 512), grass[:416])
+    np.testing.assert_array_equal(valid["x"][valid["y"] == 1][-1].reshape(16, 16), grass[-16:, -16:])
+    assert not {row.tobytes() for row in train["x"]} & {row.tobytes() for row in valid["x"]}
+
+
+def test_molecules_are_those_of_ase():
+    from ase.collections import g2
+
+    train, valid = data.molecules()
+    assert (len(train["x"]), len(valid["x"])) == (129, 33)
+    x, y = (np.concatenate([part[name] for part in (train, valid)]) for name in "xy")
+    assert len(np.unique(x, axis=0)) == 162
+    kinds, distances = x[:, :14], x[:, 14:].reshape(-1, 14, 14)
+    elements = np.unique(np.concatenate([g2[name].numbers for name in g2.names]))
+    (methane,) = np.flatnonzero(np.isclose(y[:, 0], -17.9))
+    assert elements[kinds[methane, :5].astype(int) - 1].tolist() == [6, 1, 1, 1, 1]
+    np.testing.assert_allclose(distances[methane, :5, :5], g2["CH4"].get_all_distances(), atol=6e-4)
+    assert not kinds[methane, 5:].any()
+    assert not distances[methane, 5:].any()
+    np.testing.assert_array_equal(distances, distances.swapaxes(1, 2))
+
+
 def test_faces_are_half_of_the_images():
     train, valid = data.faces()
     assert (len(train["x"]), len(valid["x"])) == (160, 40)
@@ -178,6 +207,8 @@ def test_changed_data_is_refused(disk):
         (data.faces, "skimage"),
         (data.place_names, "babel"),
         (data.tunes, "music21"),
+        (data.textures, "skimage"),
+        (data.molecules, "ase"),
         (data.pulse, "heartpy"),
     ],
 )
