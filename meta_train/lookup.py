@@ -19,7 +19,7 @@ from tasks.own import as_family, broken_family
 T = TypeVar("T")
 
 DEMO = ("autompg_huber", "mnist_small", "mnist_rows_gru")
-"""The three cheapest held-out tasks."""
+"""Three cheap held-out tasks."""
 UNTRAINED = "untrained"
 NONE = "none"
 

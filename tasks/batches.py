@@ -180,3 +180,18 @@ def noised(size: int) -> Draw:
         return {"x": x, "y": config["output"] * turned}
 
     return draw
+
+
+def episodes(size: int, length: int) -> Draw:
+    """Starts [batch, features], a tenth of the rows, beside uniform numbers [batch, length] to act by.
+
+    As the numbers come with the batch, policies that are compared on it meet the same luck.
+    """
+
+    def draw(key: Key, part: Part, config: Config) -> Batch:
+        pick, luck = random.split(key)
+        starts = 0.1 * _standardised(_index(pick, size, part), part)
+        draws = random.uniform(luck, (size, length), jnp.float32)
+        return {"x": (starts, draws), "y": jnp.zeros(size, jnp.float32)}
+
+    return draw

@@ -49,7 +49,7 @@ class Evaluate:
     """Also evaluate each of them with a multiplier and a weight decay chosen from 27 on the tuning seeds."""
     suite: Literal["validation", "held_out", "demo"] | None = None
     """Which tasks: the suite that choices are made on, the one that is only reported (on a CPU without its
-    tasks for a GPU), or its three cheapest ("demo", the default, at 300 steps)."""
+    tasks for a GPU), or three cheap ones of it ("demo", the default, at 300 steps)."""
     task: Names = ()
     """Tasks by name instead of a suite; FILE.py:NAME is one of your own, see docs/evaluation.md."""
     steps: int | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import cache
+from typing import Any
 
 import numpy as np
 
@@ -27,7 +28,8 @@ def molecules() -> Split:
         from ase.data.g2 import data
     except ImportError as error:
         raise missing("ase==3.29.0") from error
-    rows = [data[name] for name in sorted(data)]
+    table: Any = data
+    rows = [table[name] for name in sorted(table)]
     symbols = [re.findall("[A-Z][a-z]?", row["symbols"]) for row in rows]
     elements = sorted({each for row in symbols for each in row}, key=atomic_numbers.__getitem__)
     x = np.zeros((len(rows), ATOMS + ATOMS**2), np.float32)

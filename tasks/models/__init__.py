@@ -1,5 +1,6 @@
 """The networks that tasks train, as pairs of pure functions."""
 
+from tasks.models.control import acting
 from tasks.models.conv import convnet
 from tasks.models.experts import mixture
 from tasks.models.graph import point_network
@@ -14,6 +15,7 @@ __all__ = [
     "GRU",
     "LSTM",
     "Model",
+    "acting",
     "adapters",
     "convnet",
     "factors",

@@ -6,11 +6,22 @@ from tasks import sources as on
 from tasks.base import TaskFamily
 from tasks.batches import LEVELS
 from tasks.config import GELU, RELU, TANH, fixed
-from tasks.families import autoencoder, classifier, diffusion, for_gpu, language_model, regressor, suite
+from tasks.families import (
+    autoencoder,
+    classifier,
+    controller,
+    diffusion,
+    fine_tuned,
+    for_gpu,
+    language_model,
+    regressor,
+    suite,
+)
 from tasks.losses import huber
 from tasks.models import (
     GRU,
     LSTM,
+    acting,
     convnet,
     language_recurrent,
     language_transformer,
@@ -191,6 +202,27 @@ HELD_OUT: dict[str, TaskFamily] = suite(
         steps=2000,
         vary={"activation": GELU},
         axis="task: a diffusion model, which tells patches of surfaces from noise at random levels",
+    ),
+    fine_tuned(
+        classifier(
+            "mnist_fine_tuned",
+            on.UPPER_DIGITS,
+            mlp(784, 128, 64, 5),
+            batch=32,
+            steps=500,
+            vary={"activation": RELU},
+            axis="start: fine-tuning to digits 5 to 9 of a network that was trained on 0 to 4",
+        )
+    ),
+    controller(
+        "cart_pole",
+        on.STARTS,
+        acting(mlp(4, 32, 1)),
+        batch=64,
+        length=100,
+        steps=500,
+        vary={"activation": TANH},
+        axis="task: policy gradients (REINFORCE), as noisy as chance makes them; small",
     ),
 )
 """Reported, never used to choose anything; each family differs from the other suites on its card's `axis`."""

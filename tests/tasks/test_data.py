@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tasks import cache, data, suites
+from tasks.data import pretrained
 
 
 def build():
@@ -118,6 +119,21 @@ def test_patches_are_cut_from_their_photographs():
     assert not {row.tobytes() for row in train["x"][train["y"] == 1]} & {
         row.tobytes() for row in valid["x"][valid["y"] == 1]
     }
+
+
+def test_upper_digits_are_those_of_mnist_beside_a_network_that_knows_the_others():
+    train, valid = data.mnist()
+    upper = data.upper_digits(784, 16)
+    rows = train["y"] >= 5
+    np.testing.assert_array_equal(upper.train["x"], train["x"][rows])
+    np.testing.assert_array_equal(upper.train["y"], train["y"][rows] - 5)
+    (layer,) = upper.train["start"]["hidden"]
+    x = (train["x"][~rows] - train["mean"]) / train["std"]
+    hidden, head = pretrained.trained(x.astype(float), train["y"][~rows], 5, 784, 16)
+    np.testing.assert_allclose(layer["kernel"], hidden["kernel"], atol=1e-3)
+    x = (valid["x"][valid["y"] < 5] - valid["mean"]) / valid["std"]
+    guesses = np.maximum(x @ layer["kernel"] + layer["bias"], 0) @ head["kernel"] + head["bias"]
+    assert np.mean(guesses.argmax(1) == valid["y"][valid["y"] < 5]) > 0.9
 
 
 def test_textures_are_cut_from_their_photographs():

@@ -133,6 +133,16 @@ def member(name, **settings):
     return family, {**config, **{k: jnp.float32(v) for k, v in settings.items()}}
 
 
+def test_fine_tuning_starts_from_the_data_with_a_head_of_its_own():
+    family, config = member("mnist_fine_tuned")
+    one, two = (family.init(random.key(k), config) for k in (0, 1))
+    for params in (one, two):
+        for layer, start in zip(params["hidden"], family.data().valid["start"]["hidden"], strict=True):
+            np.testing.assert_array_equal(layer["kernel"], start["kernel"])
+            np.testing.assert_array_equal(layer["bias"], start["bias"])
+    assert float(jnp.abs(one["head"]["kernel"] - two["head"]["kernel"]).max()) > 0
+
+
 def test_wrong_labels_stay_wrong_and_only_in_training():
     family, config = member("digits_mlp", label_noise=0.5, input_noise=0.0)
     train, valid = family.data()
