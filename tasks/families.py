@@ -161,6 +161,7 @@ def controller(
 ) -> TaskFamily:
     """The mean cost of a policy, from episodes of `length` steps; the logits are multiplied by `output`."""
     draw = batches.episodes(batch, length)
+    model = model._replace(text=f"{model.text} for {length} steps")
 
     def objective(outputs: tuple[jax.Array, jax.Array], y: jax.Array, config: Config) -> jax.Array:
         return losses.policy_cost(*outputs)

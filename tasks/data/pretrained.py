@@ -11,7 +11,7 @@ import numpy as np
 from tasks.base import Split
 from tasks.data.images import mnist
 
-RATE, MOMENTUM, BATCH, STEPS = 0.05, 0.9, 64, 300
+RATE, MOMENTUM, BATCH, STEPS = 0.1, 0.9, 256, 60
 
 
 @cache
