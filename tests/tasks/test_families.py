@@ -12,10 +12,11 @@ from jax import random
 from tasks import get, suites
 
 FAMILIES = {name: family for suite in suites.SUITES.values() for name, family in suite.items()}
-# One of each kind; the runs of the others are slow together.
+# One of most kinds; the runs of the others are slow together.
 QUICK = {
     "autompg_huber",
     "cancer_sigmoid",
+    "cart_pole",
     "digits_adapters",
     "digits_autoencoder",
     "digits_mlp",
@@ -32,7 +33,7 @@ EVERY_RUN = pytest.mark.parametrize(
 )
 LEAVES = {"kernel", "bias", "scale", "embed", "pos_embed", "A", "B"}
 MEMBERS, STEPS, PROBES = 3, 30, 4
-LARGE = 1, 3  # members and steps of a family that is for a GPU
+LARGE = 1, 8  # members and steps of a family that is for a GPU
 
 
 def compiled(function, *args):

@@ -118,6 +118,7 @@ def test_point_networks_see_neither_the_order_of_points_nor_what_is_absent():
     kinds = jnp.array([[1.0, 3.0, 2.0, 2.0, 0.0]])
     places = random.normal(random.key(1), (1, 5, 3))
 
+    @jax.jit
     def value(kinds, places):
         distances = jnp.linalg.norm(places[:, :, None] - places[:, None], axis=-1)
         return model.apply(params, jnp.concatenate([kinds, distances.reshape(1, -1)], axis=1), settings)
