@@ -19,7 +19,7 @@ from tasks.own import as_family, broken_family
 T = TypeVar("T")
 
 DEMO = ("autompg_huber", "mnist_small", "mnist_rows_gru")
-"""The three cheapest held-out tasks."""
+"""Three cheap held-out tasks."""
 UNTRAINED = "untrained"
 NONE = "none"
 
@@ -51,6 +51,11 @@ def families(suite: str, names: Sequence[str]) -> dict[str, TaskFamily]:
         return dict(one_of(suites.SUITES, suite, "suite"))
     every = {name: family for table in suites.SUITES.values() for name, family in table.items()}
     return {name: _own_family(name) if ".py:" in name else one_of(every, name, "task") for name in names}
+
+
+def too_large(families: Mapping[str, TaskFamily], backend: str) -> list[str]:
+    """Names of the families whose cards ask for a GPU, if there is none."""
+    return [name for name, family in families.items() if family.card.gpu and backend == "cpu"]
 
 
 def _own_family(name: str) -> TaskFamily:
@@ -213,6 +218,7 @@ def _cards(suite: str, table: Mapping[str, TaskFamily]) -> Table:
     for name, family in table.items():
         card = family.card
         target = "-" if card.target is None else f"{card.target:g}"
+        differs = f"{card.axis}; for a GPU" if card.gpu else card.axis
         sizes = (f"{card.parameters:,}", str(card.batch_size), str(card.steps), target)
-        shown.add_row(name, card.kind, card.architecture, *sizes, card.source, card.licence, card.axis)
+        shown.add_row(name, card.kind, card.architecture, *sizes, card.source, card.licence, differs)
     return shown

@@ -33,7 +33,7 @@ class Card:
     """What a reader of a results table needs to know about a family.
 
     Attributes:
-      kind: classification, regression, autoencoder or language model.
+      kind: classification, regression, autoencoder, language model, diffusion or control.
       architecture: the network, in words.
       source: where the data comes from.
       licence: the licence of the data.
@@ -43,6 +43,7 @@ class Card:
       shapes: returns the parameters as a tree of shapes.
       recipe: what else determines a run, so that results of another recipe are not taken for this one's.
       target: a validation loss that is worth reaching, fixed before anything was compared; None without one.
+      gpu: whether it is too large for a CPU; suites are evaluated there without it.
     """
 
     kind: str
@@ -55,6 +56,7 @@ class Card:
     shapes: Callable[[], Params] = field(repr=False, compare=False)
     recipe: str = ""
     target: float | None = None
+    gpu: bool = False
 
     @cached_property
     def parameters(self) -> int:

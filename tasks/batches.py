@@ -156,3 +156,42 @@ def _mislabel(y: jax.Array, index: jax.Array, classes: int, rate: jax.Array, key
     draws = jax.vmap(lambda i: random.uniform(random.fold_in(key, i), (2,), jnp.float32))(index)
     other = jnp.floor(draws[:, 1] * classes).astype(jnp.int32)
     return jnp.where(draws[:, 0] < rate, other, y)
+
+
+LEVELS = 8
+
+
+def noised(size: int) -> Draw:
+    """Rows mixed with noise at an angle of their own: cos a · row + sin a · noise, beside waves of a.
+
+    The targets are the mixtures' derivatives by the angle (Salimans and Ho 2022), times `output`; both are
+    [batch, features], and inputs have `LEVELS` columns more. In validation too: it is the task.
+    """
+
+    def draw(key: Key, part: Part, config: Config) -> Batch:
+        pick, level, noise = random.split(key, 3)
+        clean = _standardised(_index(pick, size, part), part)
+        other = random.normal(noise, clean.shape, jnp.float32)
+        angle = random.uniform(level, (size, 1), jnp.float32, 0.0, 0.5 * jnp.pi)
+        waves = angle * 2.0 ** jnp.arange(LEVELS // 2, dtype=jnp.float32)
+        mixed = jnp.cos(angle) * clean + jnp.sin(angle) * other
+        turned = jnp.cos(angle) * other - jnp.sin(angle) * clean
+        x = jnp.concatenate([mixed, jnp.cos(waves), jnp.sin(waves)], axis=-1)
+        return {"x": x, "y": config["output"] * turned}
+
+    return draw
+
+
+def episodes(size: int, length: int) -> Draw:
+    """Starts [batch, features], a tenth of the rows, beside uniform numbers [batch, length] to act by.
+
+    As the numbers come with the batch, policies that are compared on it meet the same luck.
+    """
+
+    def draw(key: Key, part: Part, config: Config) -> Batch:
+        pick, luck = random.split(key)
+        starts = 0.1 * _standardised(_index(pick, size, part), part)
+        draws = random.uniform(luck, (size, length), jnp.float32)
+        return {"x": (starts, draws), "y": jnp.zeros(size, jnp.float32)}
+
+    return draw

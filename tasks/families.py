@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import random
 
 from tasks import batches, losses
-from tasks.base import Batch, Card, Config, Params, Part, Split, TaskFamily
+from tasks.base import Batch, Card, Config, Key, Params, Part, Split, TaskFamily
 from tasks.config import Vary, sampler
 from tasks.models import Model
 
@@ -140,6 +140,35 @@ def variational_autoencoder(
     return _family("autoencoder", name, source, model, draw, objective, batch, steps, vary, axis)
 
 
+def diffusion(
+    name: str, source: Source, model: Model, *, batch: int, steps: int, vary: Vary, axis: str = ""
+) -> TaskFamily:
+    """Rows and noise told apart, in mixtures of every proportion (Ho et al. 2020)."""
+    draw, objective = batches.noised(batch), _on_outputs(losses.squared_error)
+    return _family("diffusion", name, source, model, draw, objective, batch, steps, vary, axis)
+
+
+def controller(
+    name: str,
+    source: Source,
+    model: Model,
+    *,
+    batch: int,
+    length: int,
+    steps: int,
+    vary: Vary,
+    axis: str = "",
+) -> TaskFamily:
+    """The mean cost of a policy, from episodes of `length` steps; the logits are multiplied by `output`."""
+    draw = batches.episodes(batch, length)
+    model = model._replace(text=f"{model.text} for {length} steps")
+
+    def objective(outputs: tuple[jax.Array, jax.Array], y: jax.Array, config: Config) -> jax.Array:
+        return losses.policy_cost(*outputs)
+
+    return _family("control", name, source, model, draw, objective, batch, steps, vary, axis)
+
+
 def band_limited(x: jax.Array, part: Part, config: Config) -> tuple[jax.Array, jax.Array]:
     """Twelve plane waves; `condition` raises their frequencies. x [batch, 2] -> x, values [batch, 1]."""
     turn, phase, size = random.split(config["key"], 3)
@@ -176,6 +205,21 @@ def with_targets(table: dict[str, TaskFamily], targets: dict[str, float]) -> dic
         name: replace(family, card=replace(family.card, target=targets.get(name)))
         for name, family in table.items()
     }
+
+
+def fine_tuned(family: TaskFamily) -> TaskFamily:
+    """The same family, but the parameters that its data has under `start` begin there."""
+
+    def init(key: Key, config: Config) -> Params:
+        return {**family.init(key, config), **jax.tree.map(jnp.asarray, family.data().train["start"])}
+
+    card = replace(family.card, architecture=f"{family.card.architecture}, pretrained")
+    return replace(family, init=init, card=card)
+
+
+def for_gpu(family: TaskFamily) -> TaskFamily:
+    """The same family, marked as too large for a CPU."""
+    return replace(family, card=replace(family.card, gpu=True))
 
 
 def _on_logits(objective: Objective) -> Callable[[jax.Array, jax.Array, Config], jax.Array]:

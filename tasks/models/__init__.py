@@ -1,7 +1,9 @@
 """The networks that tasks train, as pairs of pure functions."""
 
+from tasks.models.control import acting
 from tasks.models.conv import convnet
 from tasks.models.experts import mixture
+from tasks.models.graph import point_network
 from tasks.models.layers import Model
 from tasks.models.lowrank import adapters, factors
 from tasks.models.mlp import mlp, variational
@@ -13,6 +15,7 @@ __all__ = [
     "GRU",
     "LSTM",
     "Model",
+    "acting",
     "adapters",
     "convnet",
     "factors",
@@ -21,6 +24,7 @@ __all__ = [
     "mixture",
     "mlp",
     "patch_transformer",
+    "point_network",
     "residual_mlp",
     "row_classifier",
     "text_classifier",

@@ -4,17 +4,31 @@ from __future__ import annotations
 
 from tasks import sources as on
 from tasks.base import TaskFamily
+from tasks.batches import LEVELS
 from tasks.config import GELU, RELU, TANH, fixed
-from tasks.families import autoencoder, classifier, language_model, regressor, suite
+from tasks.families import (
+    autoencoder,
+    classifier,
+    controller,
+    diffusion,
+    fine_tuned,
+    for_gpu,
+    language_model,
+    regressor,
+    suite,
+)
 from tasks.losses import huber
 from tasks.models import (
     GRU,
     LSTM,
+    acting,
     convnet,
     language_recurrent,
     language_transformer,
     mlp,
     patch_transformer,
+    point_network,
+    residual_mlp,
     row_classifier,
 )
 
@@ -120,6 +134,95 @@ HELD_OUT: dict[str, TaskFamily] = suite(
         steps=800,
         vary={},
         axis="task: a recurrent net that classifies at the end of 28 steps; small",
+    ),
+    classifier(
+        "mnist_wider",
+        on.MNIST,
+        mlp(784, 2048, 2048, 10),
+        batch=64,
+        steps=1000,
+        vary={"activation": RELU},
+        axis="width: 2,048; the widest layer of training has 384",
+    ),
+    classifier(
+        "mnist_deep",
+        on.MNIST,
+        residual_mlp(784, 64, 32, 10),
+        batch=64,
+        steps=1500,
+        vary={"activation": GELU},
+        axis="depth: 32 residual blocks, 4 times the deepest of training",
+    ),
+    for_gpu(
+        language_model(
+            "bible_large",
+            on.BIBLE,
+            language_transformer(256, 4, 128),
+            batch=32,
+            length=128,
+            steps=4000,
+            vary={"activation": GELU},
+            axis="size and length: 3.3 million parameters, width 256, depth 4, 128 bytes",
+        )
+    ),
+    language_model(
+        "tunes_transformer",
+        on.TUNES,
+        language_transformer(64, 3, 64),
+        batch=16,
+        length=64,
+        steps=1500,
+        vary={"activation": GELU},
+        axis="data and length: music, dance tunes in ABC notation, 64 bytes",
+    ),
+    language_model(
+        "pulse_lstm",
+        on.PULSE,
+        language_recurrent(LSTM, 64),
+        batch=32,
+        length=64,
+        steps=1000,
+        vary={},
+        axis="data: a measured signal, the next of 123 levels of a pulse",
+    ),
+    regressor(
+        "molecules",
+        on.MOLECULES,
+        point_network(14, 14, 32, 3, 1),
+        batch=32,
+        steps=800,
+        vary={"activation": GELU},
+        axis="architecture and data: enthalpies of 129 molecules from distances of atoms",
+    ),
+    diffusion(
+        "textures_diffusion",
+        on.TEXTURES,
+        residual_mlp(256 + LEVELS, 192, 4, 256),
+        batch=64,
+        steps=2000,
+        vary={"activation": GELU},
+        axis="task: a diffusion model, which tells patches of surfaces from noise at random levels",
+    ),
+    fine_tuned(
+        classifier(
+            "mnist_fine_tuned",
+            on.UPPER_DIGITS,
+            mlp(784, 128, 64, 5),
+            batch=32,
+            steps=500,
+            vary={"activation": RELU},
+            axis="start: fine-tuning to digits 5 to 9 of a network that was trained on 0 to 4",
+        )
+    ),
+    controller(
+        "cart_pole",
+        on.STARTS,
+        acting(mlp(4, 32, 1)),
+        batch=64,
+        length=100,
+        steps=500,
+        vary={"activation": TANH},
+        axis="task: policy gradients (REINFORCE), as noisy as chance makes them; small",
     ),
 )
 """Reported, never used to choose anything; each family differs from the other suites on its card's `axis`."""

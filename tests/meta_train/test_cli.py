@@ -16,6 +16,7 @@ from meta_train.baselines import BASELINES
 from meta_train.commands import evaluate as command
 from meta_train.config import PRESETS
 from tasks import suites
+from tasks.families import for_gpu
 
 from .fakes import nan_family, sgd
 
@@ -214,6 +215,20 @@ def test_evaluate_exits_with_1_if_nothing_could_be_run(monkeypatch, capsys, tmp_
         == 1
     )
     assert "Could not be run" in capsys.readouterr().out
+
+
+def test_a_suite_is_evaluated_on_a_cpu_without_its_tasks_for_a_gpu(
+    monkeypatch, capsys, tmp_path, fast_weights
+):
+    both = {"nan": nan_family(), "huge": for_gpu(nan_family("huge"))}
+    monkeypatch.setattr(command, "families", lambda suite, names: both)
+    flags = ["--weights", "none", "--baselines", "adam", "--no-cache"]
+    for chosen, tasks in (["--suite", "held_out"], "1 tasks"), (["--task", "huge"], "2 tasks"):
+        assert cli.main(["evaluate", "--out", str(tmp_path), *chosen, *flags]) == 1
+        printed = capsys.readouterr().out
+        assert tasks in printed
+        assert ("ask for a GPU: huge (--task" in printed) == (tasks == "1 tasks")
+    assert lookup.too_large(both, "gpu") == []
 
 
 def test_the_demo_suite_is_held_out_and_the_default(tmp_path, fast_weights):

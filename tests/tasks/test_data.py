@@ -1,12 +1,14 @@
 """Loaders: offline, checked, cached, split without overlap."""
 
 import builtins
+import importlib.util
 import socket
 
 import numpy as np
 import pytest
 
 from tasks import cache, data, suites
+from tasks.data import pretrained
 
 
 def build():
@@ -34,7 +36,7 @@ def test_everything_loads_without_a_network(disk, monkeypatch):
     for suite in suites.SUITES.values():
         for family in suite.values():
             assert family.data() is family.data()
-    assert len(list(disk.glob("*.npz"))) == 6
+    assert len(list(disk.glob("*.npz"))) == 8
     assert not list(disk.glob("*.tmp"))
 
 
@@ -74,10 +76,28 @@ def test_text_is_split_nine_to_one_without_overlap():
     train, valid = data.bible()
     assert bytes(train["text"][:80]).decode().strip().startswith("1. In the beginning God created")
     assert len(train["text"]) + len(valid["text"]) == 4_299_627
-    for loader in (data.topics, data.code, data.bible):
+    for loader in (data.topics, data.code, data.bible, data.tunes):
         train, valid = (part["text"] for part in loader())
         assert train.max() < 128
         assert len(train) == (len(train) + len(valid)) * 9 // 10
+
+
+def test_tunes_keep_their_notes_and_lose_their_titles():
+    train, valid = data.tunes()
+    text = bytes(np.concatenate([train["text"], valid["text"]])).decode()
+    assert len(text) == 288_534
+    tunes = text.split("\n\n")[:-1]
+    assert len(tunes) == 1059
+    assert all("K:" in tune for tune in tunes)
+    assert "Z:" not in text
+    assert "T:" not in text.replace('"T:', "")
+
+
+def test_the_pulse_is_kept_to_eight_units():
+    train, valid = (part["text"] for part in data.pulse())
+    assert (len(train), len(valid)) == (61_628, 6_848)
+    assert train[:6].tolist() == [326 // 8, 327 // 8, 352 // 8, 389 // 8, 441 // 8, 526 // 8]
+    assert train.max() == 978 // 8 < 128
 
 
 def test_photo_pixels_are_split_without_overlap():
@@ -99,6 +119,50 @@ def test_patches_are_cut_from_their_photographs():
     assert not {row.tobytes() for row in train["x"][train["y"] == 1]} & {
         row.tobytes() for row in valid["x"][valid["y"] == 1]
     }
+
+
+def test_upper_digits_are_those_of_mnist_beside_a_network_that_knows_the_others():
+    train, valid = data.mnist()
+    upper = data.upper_digits(784, 16)
+    rows = train["y"] >= 5
+    np.testing.assert_array_equal(upper.train["x"], train["x"][rows])
+    np.testing.assert_array_equal(upper.train["y"], train["y"][rows] - 5)
+    (layer,) = upper.train["start"]["hidden"]
+    x = (train["x"][~rows] - train["mean"]) / train["std"]
+    hidden, head = pretrained.trained(x.astype(float), train["y"][~rows], 5, 784, 16)
+    np.testing.assert_allclose(layer["kernel"], hidden["kernel"], atol=1e-3)
+    x = (valid["x"][valid["y"] < 5] - valid["mean"]) / valid["std"]
+    guesses = np.maximum(x @ layer["kernel"] + layer["bias"], 0) @ head["kernel"] + head["bias"]
+    assert np.mean(guesses.argmax(1) == valid["y"][valid["y"] < 5]) > 0.9
+
+
+def test_textures_are_cut_from_their_photographs():
+    from skimage import data as photographs
+
+    train, valid = data.textures()
+    assert (len(train["x"]), len(valid["x"])) == (3 * 26 * 32, 3 * 6 * 32)
+    grass = photographs.grass()
+    second = train["x"][train["y"] == 1].reshape(26, 32, 16, 16)
+    np.testing.assert_array_equal(second.swapaxes(1, 2).reshape(416, 512), grass[:416])
+    np.testing.assert_array_equal(valid["x"][valid["y"] == 1][-1].reshape(16, 16), grass[-16:, -16:])
+    assert not {row.tobytes() for row in train["x"]} & {row.tobytes() for row in valid["x"]}
+
+
+def test_molecules_are_those_of_ase():
+    from ase.collections import g2
+
+    train, valid = data.molecules()
+    assert (len(train["x"]), len(valid["x"])) == (129, 33)
+    x, y = (np.concatenate([part[name] for part in (train, valid)]) for name in "xy")
+    assert len(np.unique(x, axis=0)) == 162
+    kinds, distances = x[:, :14], x[:, 14:].reshape(-1, 14, 14)
+    elements = np.unique(np.concatenate([g2[name].numbers for name in g2.names]))
+    (methane,) = np.flatnonzero(np.isclose(y[:, 0], -17.9))
+    assert elements[kinds[methane, :5].astype(int) - 1].tolist() == [6, 1, 1, 1, 1]
+    np.testing.assert_allclose(distances[methane, :5, :5], g2["CH4"].get_all_distances(), atol=6e-4)
+    assert not kinds[methane, 5:].any()
+    assert not distances[methane, 5:].any()
+    np.testing.assert_array_equal(distances, distances.swapaxes(1, 2))
 
 
 def test_faces_are_half_of_the_images():
@@ -158,6 +222,10 @@ def test_changed_data_is_refused(disk):
         (data.photo_patches, "skimage"),
         (data.faces, "skimage"),
         (data.place_names, "babel"),
+        (data.tunes, "music21"),
+        (data.textures, "skimage"),
+        (data.molecules, "ase"),
+        (data.pulse, "heartpy"),
     ],
 )
 def test_a_missing_package_is_named_with_its_cure(disk, monkeypatch, loader, package):
@@ -169,5 +237,6 @@ def test_a_missing_package_is_named_with_its_cure(disk, monkeypatch, loader, pac
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", absent)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(cache.MissingDataError, match=r'pip install "flt-optimizer\[data\]"'):
         loader.__wrapped__()

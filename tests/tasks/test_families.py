@@ -12,10 +12,11 @@ from jax import random
 from tasks import get, suites
 
 FAMILIES = {name: family for suite in suites.SUITES.values() for name, family in suite.items()}
-# One of each kind; the runs of the others are slow together.
+# One of most kinds; the runs of the others are slow together.
 QUICK = {
     "autompg_huber",
     "cancer_sigmoid",
+    "cart_pole",
     "digits_adapters",
     "digits_autoencoder",
     "digits_mlp",
@@ -32,6 +33,7 @@ EVERY_RUN = pytest.mark.parametrize(
 )
 LEAVES = {"kernel", "bias", "scale", "embed", "pos_embed", "A", "B"}
 MEMBERS, STEPS, PROBES = 3, 30, 4
+LARGE = 1, 8  # members and steps of a family that is for a GPU
 
 
 def compiled(function, *args):
@@ -39,8 +41,8 @@ def compiled(function, *args):
     return jax.jit(function).lower(*args).compile({"xla_backend_optimization_level": 0})
 
 
-def one_run(family, key, data):
-    """Thirty steps of Adam on one member: losses on fixed batches before and after, gradients, parameters."""
+def one_run(family, steps, key, data):
+    """Some steps of Adam on one member: losses on fixed batches before and after, gradients, parameters."""
     config = family.sample(random.fold_in(key, 0))
     start = family.init(random.fold_in(key, 1), config)
     optimizer = optax.adam(1e-2)
@@ -51,7 +53,7 @@ def one_run(family, key, data):
         updates, state = optimizer.update(grads, state)
         return (optax.apply_updates(params, updates), state), (loss, optax.tree.norm(grads))
 
-    keys = random.split(random.fold_in(key, 2), STEPS)
+    keys = random.split(random.fold_in(key, 2), steps)
     (end, _), (losses, norms) = jax.lax.scan(step, (start, optimizer.init(start)), keys)
 
     def probe(params):
@@ -68,12 +70,13 @@ def one_run(family, key, data):
 def test_adam_learns_and_repeats(name):
     family = FAMILIES[name]
     data = family.data()
-    keys = random.split(random.key(0), MEMBERS)
-    run = compiled(jax.vmap(partial(one_run, family), in_axes=(0, None)), keys, data)
+    members, steps = LARGE if family.card.gpu else (MEMBERS, STEPS)
+    keys = random.split(random.key(0), members)
+    run = compiled(jax.vmap(partial(one_run, family, steps), in_axes=(0, None)), keys, data)
     found, params = run(keys, data)
     again, _ = run(keys, data)
 
-    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == MEMBERS * family.card.parameters
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == members * family.card.parameters
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(params))
     for key, values in found.items():
         assert values.dtype == jnp.float32
@@ -129,6 +132,16 @@ def member(name, **settings):
     family = get(name)
     config = family.sample(random.key(0))
     return family, {**config, **{k: jnp.float32(v) for k, v in settings.items()}}
+
+
+def test_fine_tuning_starts_from_the_data_with_a_head_of_its_own():
+    family, config = member("mnist_fine_tuned")
+    one, two = (family.init(random.key(k), config) for k in (0, 1))
+    for params in (one, two):
+        for layer, start in zip(params["hidden"], family.data().valid["start"]["hidden"], strict=True):
+            np.testing.assert_array_equal(layer["kernel"], start["kernel"])
+            np.testing.assert_array_equal(layer["bias"], start["bias"])
+    assert float(jnp.abs(one["head"]["kernel"] - two["head"]["kernel"]).max()) > 0
 
 
 def test_wrong_labels_stay_wrong_and_only_in_training():

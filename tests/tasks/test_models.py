@@ -18,6 +18,7 @@ from tasks.models import (
     language_transformer,
     mixture,
     mlp,
+    point_network,
     residual_mlp,
     text_classifier,
     variational,
@@ -111,6 +112,25 @@ def test_adapters_start_as_the_frozen_network():
     np.testing.assert_allclose(model.apply(params, (x, frozen), settings), expected, rtol=1e-5, atol=1e-5)
 
 
+def test_point_networks_see_neither_the_order_of_points_nor_what_is_absent():
+    model, settings = point_network(5, 3, 8, 2, 1), plain()
+    params = model.init(random.key(0), settings)
+    kinds = jnp.array([[1.0, 3.0, 2.0, 2.0, 0.0]])
+    places = random.normal(random.key(1), (1, 5, 3))
+
+    @jax.jit
+    def value(kinds, places):
+        distances = jnp.linalg.norm(places[:, :, None] - places[:, None], axis=-1)
+        return model.apply(params, jnp.concatenate([kinds, distances.reshape(1, -1)], axis=1), settings)
+
+    first = value(kinds, places)
+    order = jnp.array([2, 4, 0, 3, 1])
+    np.testing.assert_allclose(value(kinds[:, order], places[:, order]), first, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(value(kinds, places.at[:, 4].set(9.0)), first, rtol=1e-6)
+    assert abs(float((value(kinds, places.at[:, 0].add(0.3)) - first)[0, 0])) > 1e-3
+    assert abs(float((value(kinds.at[0, 1].set(1.0), places) - first)[0, 0])) > 1e-3
+
+
 @pytest.mark.parametrize("activation", [0.1, 0.5, 0.9])
 def test_deep_networks_keep_the_size_of_the_signal(activation):
     model, settings = mlp(64, *[256] * 12, 64), plain(activation=activation)
@@ -184,6 +204,22 @@ def test_text_classifiers_read_every_byte():
         other = model.apply(params, text.at[0, place].set(0).astype(jnp.float32), settings)
         assert logits.shape == (1, 4)
         assert float(jnp.abs(logits - other).max()) > 1e-6
+
+
+def test_diffusion_mixes_rows_with_noise_and_asks_for_the_derivative():
+    part = {"x": random.normal(random.key(0), (6, 40)), "mean": 0.5, "std": 2.0, "noisy": 1.0}
+    drawn = batches.noised(500)(random.key(1), part, plain(output=3.0))
+    x, turned = np.asarray(drawn["x"]), np.asarray(drawn["y"]) / 3
+    assert x.shape == (500, 40 + batches.LEVELS)
+    cos, sin = x[:, 40:41], x[:, 44:45]  # the first of the waves
+    np.testing.assert_allclose(cos**2 + sin**2, 1, rtol=1e-5)
+    assert cos.min() >= -1e-6
+    assert sin.min() >= 0
+    rows = (np.asarray(part["x"]) - 0.5) / 2
+    clean, noise = cos * x[:, :40] - sin * turned, sin * x[:, :40] + cos * turned
+    nearest = np.abs(clean[:, None] - rows).max(-1).min(1)
+    np.testing.assert_allclose(nearest, 0, atol=1e-5)
+    assert noise.std() == pytest.approx(1, abs=0.02)
 
 
 @pytest.mark.slow
