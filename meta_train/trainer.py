@@ -17,6 +17,7 @@ from meta_train.checkpoint import RunState
 from meta_train.config import CHUNK, TrainConfig
 from meta_train.devices import Population, replicate
 from meta_train.estimators import ESTIMATORS, Keys, perturbation_scale
+from meta_train.hosts import from_first
 from meta_train.unroll import Score, objective, unroll
 from meta_train.watch import Watch
 from tasks import TaskFamily
@@ -140,7 +141,7 @@ class Trainer:
             population, arguments = self.programs[name], (state.flat, keys, jnp.int32(horizon))
             found = population(*arguments, self.data[name], workers=workers[name])
             scores[name], workers[name] = found
-            weighed = self.estimators[name].weighed(population.gathered(workers[name]))
+            weighed = population.gathered(self.estimators[name].weighed(workers[name]))
             gradients.append(self.combine[name](*jax.device_get((scores[name], weighed)), keys))
         finite = np.isfinite(np.stack(gradients)).all(axis=1)
         for name, good in zip(scores, finite, strict=True):
@@ -148,6 +149,7 @@ class Trainer:
                 watch.excluded(step + 1, name)
         kept = [gradient for gradient, good in zip(gradients, finite, strict=True) if good]
         gradient = sum(kept, jnp.zeros_like(self.flat)) / max(1, len(kept))
+        gradient = from_first(gradient)  # hosts may round differently
         state = self.advance(state._replace(workers={}), gradient, len(gradients) - len(kept))
         state = state._replace(workers=workers)
         watch.stepped(

@@ -18,14 +18,15 @@ from rich.progress import (
 from tensorboardX import SummaryWriter
 
 from meta_train.config import TrainConfig
+from meta_train.hosts import is_first
 from meta_train.unroll import Score
 
 
 class Watch:
-    """Terminal and TensorBoard of one run. A context manager."""
+    """Terminal and TensorBoard of one run, on its first host. A context manager."""
 
     def __init__(self, out: Path, config: TrainConfig, step: int):
-        self._writer = SummaryWriter(str(out / "events"))
+        self._writer = SummaryWriter(str(out / "events"), write_to_disk=is_first())
         self._progress = Progress(
             TextColumn("meta-training"),
             BarColumn(),
@@ -34,7 +35,7 @@ class Watch:
             TextColumn("left"),
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}"),
-            console=Console(soft_wrap=True),
+            console=Console(soft_wrap=True, quiet=not is_first()),
         )
         self._bar = self._progress.add_task("steps", total=config.steps, completed=step, note="compiling")
         self._pairs = config.pairs
