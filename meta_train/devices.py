@@ -102,6 +102,19 @@ class Population:
         return jax.tree.map(merge, found)
 
 
+def memory_in_use() -> dict[str, float]:
+    """GiB taken on the fullest local device, now and at most so far; {} where that is not known."""
+    known = [found for device in jax.local_devices() if (found := device.memory_stats())]
+    kinds = {"now": "bytes_in_use", "most": "peak_bytes_in_use"}
+    return {name: max(found[kind] for found in known) / 2**30 for name, kind in kinds.items() if known}
+
+
+def rounded_up(members: int) -> int:
+    """The smallest population with so many members, or a few more, that all devices can share equally."""
+    count = hosts.count() * jax.local_device_count()
+    return -(-members // count) * count
+
+
 def replicate(tree: Any, devices: Sequence[jax.Device] | None = None) -> Any:
     """A copy of a tree of arrays on every device, once, so that calls need not send it again."""
     devices = list(devices or jax.local_devices())

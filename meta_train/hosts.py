@@ -22,7 +22,7 @@ LOST = (
     "meta-train: another host of this run has ended or cannot be reached, so this one ends too. Its own "
     "output says why, if it could. The same command on all hosts goes on from the newest checkpoint"
 )
-# Reads until its parent ends; a parent that ends in good order writes something first.
+# Reads until its parent ends. One that JAX aborts, as it does when another host is lost, says nothing before.
 HEAR = """
 import signal, sys
 for number in (signal.SIGINT, signal.SIGTERM):
@@ -61,22 +61,25 @@ def joined(
             )
         place = {"coordinator_address": coordinator, "num_processes": number, "process_id": host}
         place["cluster_detection_method"] = "deactivate"  # it would take one device only
-    with _last_words():
+    listener = subprocess.Popen(
+        [sys.executable, "-S", "-c", HEAR, LOST], stdin=subprocess.PIPE, start_new_session=True
+    )
+    atexit.register(listener.communicate, b"in good order")
+    try:
         # It would handle SIGTERM in its own way.
         jax.config.update("jax_enable_preemption_service", False)
         jax.distributed.initialize(
             **place, heartbeat_timeout_seconds=HEARTBEAT, shutdown_timeout_seconds=HEARTBEAT
         )
-        try:
-            if jax.device_count() != count() * jax.local_device_count():
-                raise ValueError(
-                    f"{jax.local_device_count()} of {jax.device_count()} devices are on this one of "
-                    f"{count()} hosts: all hosts must have the same number"
-                )
-            yield
-        except Exception:
-            atexit.register(_leave)
-            raise
+        if jax.device_count() != count() * jax.local_device_count():
+            raise ValueError(
+                f"{jax.local_device_count()} of {jax.device_count()} devices are on this one of "
+                f"{count()} hosts: all hosts must have the same number"
+            )
+        yield
+    except Exception:
+        atexit.register(_leave, listener)
+        raise
 
 
 def count() -> int:
@@ -144,19 +147,9 @@ def _clear_errors() -> Iterator[None]:
         raise ConnectionError(f"{LOST.removeprefix('meta-train: ')} ({error})") from error
 
 
-@contextmanager
-def _last_words() -> Iterator[None]:
-    """Prints what happened if JAX aborts the process, as it does when another host is lost."""
-    command = [sys.executable, "-S", "-c", HEAR, LOST]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) as listener:
-        try:
-            yield
-        finally:
-            listener.communicate(b"in good order")
-
-
-def _leave() -> None:
+def _leave(listener: subprocess.Popen) -> None:
     """Ends the process without waiting for the others, who wait for it somewhere else."""
     sys.stdout.flush()
     sys.stderr.flush()
+    listener.communicate(b"with an error of its own")
     os._exit(1)

@@ -79,6 +79,7 @@ def _go_on(
             due = step % config.validate_every == 0 or step == config.steps
             if due:
                 after = trainer.validate(after, watch)
+                watch.learned(step, trainer.unravel(after.average))
             # Only now: a state that is saved early must not miss its validation.
             state = after._replace(seconds=jnp.float32(before + ending.passed()))
             if due:

@@ -15,7 +15,7 @@ from jax.flatten_util import ravel_pytree
 from learned_opt import load_weights, untrained
 from meta_train.checkpoint import RunState
 from meta_train.config import CHUNK, TrainConfig
-from meta_train.devices import Population, replicate
+from meta_train.devices import Population, replicate, rounded_up
 from meta_train.estimators import ESTIMATORS, Keys, perturbation_scale
 from meta_train.hosts import from_first
 from meta_train.unroll import Score, objective, unroll
@@ -114,7 +114,7 @@ class Trainer:
             for name, estimator in self.estimators.items()
         }
         for name, family in self.validation.items():
-            jobs[name] = (Population(self._member_scores(family), config.validation_seeds), None)
+            jobs[name] = (Population(self._member_scores(family), rounded_up(config.validation_seeds)), None)
         arguments = Keys.of(0, 0, 0), jnp.int32(CHUNK)
         self.data = {name: replicate(f.data()) for name, f in (self.families | self.validation).items()}
 
@@ -174,7 +174,8 @@ class Trainer:
         for index, name in enumerate(self.config.validation):
             keys = Keys.of(VALIDATION_SEED, 0, index)
             score = self.programs[name](flat, keys, steps, self.data[name])
-            measured[name] = np.asarray(objective(score, self.config.objective))
+            values = np.asarray(objective(score, self.config.objective))
+            measured[name] = values[: self.config.validation_seeds]
         return measured
 
     def gain(self, state: RunState) -> Gain:

@@ -41,8 +41,8 @@ class Train:
     time_limit: float | None = None
     """Minutes after which to write a checkpoint and stop with exit code 0; None for no limit."""
     hosts: int | Literal["cluster"] = 1
-    """How many processes share the run, usually one on each machine: the same command on all of them, each with
-    its own --host. "cluster" asks SLURM, Open MPI or Kubernetes for all three; see docs/hosts.md."""
+    """How many processes share the run, usually one on each machine: the same command on all of them, each
+    with its own --host. "cluster" asks SLURM, Open MPI or Kubernetes for all three; see docs/hosts.md."""
     host: int | None = None
     """Number of this process, from 0. The first alone writes to the folder and shows progress."""
     coordinator: str | None = None

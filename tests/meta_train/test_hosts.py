@@ -186,8 +186,7 @@ def test_a_host_that_is_killed_ends_the_other_with_a_clear_error(killed: int, tm
         processes[killed].kill()
         _, errors = processes[1 - killed].communicate(timeout=60)
 
-    assert processes[1 - killed].returncode == 2, errors
-    check_lost(errors)
+    check_lost(processes[1 - killed].returncode, errors)
 
 
 @pytest.mark.slow
@@ -198,10 +197,10 @@ def test_it_does_so_even_if_nothing_is_gathered(killed: int) -> None:
         processes[killed].kill()
         _, errors = processes[1 - killed].communicate(timeout=60)
 
-    assert processes[1 - killed].returncode == -signal.SIGABRT
-    check_lost(errors)
+    check_lost(processes[1 - killed].returncode, errors)
 
 
-def check_lost(errors: str) -> None:
+def check_lost(code: int, errors: str) -> None:
+    assert code in (1, -signal.SIGABRT), errors  # JAX aborts, if the error is not met first
     assert "another host of this run has ended or cannot be reached" in errors
     assert "The same command on all hosts goes on" in errors
