@@ -66,11 +66,7 @@ def joined(
     )
     atexit.register(listener.communicate, b"in good order")
     try:
-        # It would handle SIGTERM in its own way.
-        jax.config.update("jax_enable_preemption_service", False)
-        jax.distributed.initialize(
-            **place, heartbeat_timeout_seconds=HEARTBEAT, shutdown_timeout_seconds=HEARTBEAT
-        )
+        _initialize(place)
         if jax.device_count() != count() * jax.local_device_count():
             raise ValueError(
                 f"{jax.local_device_count()} of {jax.device_count()} devices are on this one of "
@@ -80,6 +76,20 @@ def joined(
     except Exception:
         atexit.register(_leave, listener)
         raise
+
+
+def _initialize(place: dict[str, Any]) -> None:
+    # It would handle SIGTERM in its own way.
+    jax.config.update("jax_enable_preemption_service", False)
+    try:
+        jax.distributed.initialize(
+            **place, heartbeat_timeout_seconds=HEARTBEAT, shutdown_timeout_seconds=HEARTBEAT
+        )
+    except ValueError as error:
+        raise ValueError(
+            f"JAX cannot tell the place of this host ({error}): give the number of hosts, the number of this "
+            "one and the coordinator"
+        ) from error
 
 
 def count() -> int:

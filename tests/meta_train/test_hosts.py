@@ -34,7 +34,8 @@ def counted(shared, members, offset):
     members, workers = members
     return shared * jnp.sin(members + workers["sum"]) + offset, {"sum": workers["sum"] + members**2 / 3}
 
-with hosts.joined(2, int(sys.argv[1]), sys.argv[2]):
+place = (2, int(sys.argv[1]), sys.argv[2]) if sys.argv[4] == "flags" else ("cluster",)
+with hosts.joined(*place):
     assert (jax.local_device_count(), jax.device_count()) == (2, 4)
     population = Population(counted, 8, piece=2)
     own = population.members
@@ -91,13 +92,19 @@ def two_hosts(script: str, *arguments: str) -> Iterator[list[subprocess.Popen]]:
         "PYTHONPATH": str(ROOT),
         "PYTHONUNBUFFERED": "1",
         "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+        # What SLURM would set; read by "cluster" alone.
+        "SLURM_JOB_ID": "7",
+        "SLURM_STEP_NODELIST": "localhost",
+        "SLURM_NTASKS": "2",
+        "JAX_COORDINATOR_PORT": coordinator.partition(":")[2],
     }
     with ExitStack() as stack:
         processes = []
         for host in range(2):
             command = [sys.executable, "-c", script, str(host), coordinator, *arguments]
             pipe = subprocess.PIPE
-            process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment)
+            own = environment | {"SLURM_PROCID": str(host), "SLURM_LOCALID": str(host)}
+            process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=own)
             stack.enter_context(process)
             stack.callback(process.kill)
             processes.append(process)
@@ -112,13 +119,14 @@ def until_step(process: subprocess.Popen, number: int) -> None:
     raise AssertionError(process.stderr and process.stderr.read())
 
 
-def test_two_hosts_evaluate_a_population_as_one_does(tmp_path: Path) -> None:
+@pytest.mark.parametrize("told_by", ["flags", "slurm"])
+def test_two_hosts_evaluate_a_population_as_one_does(told_by: str, tmp_path: Path) -> None:
     population = Population(counted, 8, jax.local_devices()[:1], piece=2)
     workers = population.placed({"sum": np.arange(8, dtype=np.float32)})
     for step in range(3):
         found, workers = population(jnp.float32(1.5), jnp.float32(step), workers=workers)
 
-    with two_hosts(POPULATION, f"{tmp_path}/host") as processes:
+    with two_hosts(POPULATION, f"{tmp_path}/host", told_by) as processes:
         printed = [process.communicate(timeout=60) for process in processes]
 
     assert [process.returncode for process in processes] == [0, 0], printed
@@ -138,6 +146,17 @@ def test_one_host_alone_communicates_nothing() -> None:
 
     assert all(function(tree) is tree for function in (share, gather, from_first))
     assert largest(7) == 7
+
+
+def test_without_a_cluster_nobody_knows_a_place() -> None:
+    script = "from meta_train import hosts\nwith hosts.joined('cluster'): pass"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+
+    process = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
+
+    assert process.returncode == 1
+    assert "JAX cannot tell the place of this host" in process.stderr
+    assert "another host" not in process.stderr
 
 
 @pytest.mark.parametrize("place", [[], ["--host", "2", "--coordinator", "localhost:1"], ["--host", "0"]])
@@ -163,7 +182,9 @@ def test_two_hosts_train_as_one_does_and_go_on_from_their_checkpoint(tmp_path: P
         assert "step" not in printed[1][0]
     assert len(list((tmp_path / "shared" / "events").iterdir())) == 2
 
-    assert_same_run(saved(tmp_path / "shared", config), saved(tmp_path / "alone", config))
+    shared, alone = (saved(tmp_path / each, config) for each in ("shared", "alone"))
+    np.testing.assert_allclose(shared.best_score, alone.best_score, rtol=1e-6)  # in shares of other sizes
+    assert_same_run(shared._replace(best_score=0), alone._replace(best_score=0))
 
 
 @pytest.mark.slow
