@@ -31,7 +31,7 @@ class RunState(NamedTuple):
 
 
 class Checkpoints:
-    """The checkpoints in a run's folder: atomic, the last few kept.
+    """The checkpoints in a run's folder: atomic, the last few kept. Of several hosts, only the first uses it.
 
     Args:
       out: the folder, made if it is not there.
@@ -46,8 +46,16 @@ class Checkpoints:
         out.mkdir(parents=True, exist_ok=True)
         self._out = out
         record = out / "config.json"
-        options = ocp.CheckpointManagerOptions(max_to_keep=KEPT, enable_async_checkpointing=False)
-        self._manager = ocp.CheckpointManager((out / "checkpoints").absolute(), options=options)
+        alone = ocp.options.MultiprocessingOptions(primary_host=0, active_processes={0})
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=KEPT,
+            enable_async_checkpointing=False,
+            create=False,  # not possible for the first host alone
+            multiprocessing_options=alone,
+        )
+        folder = (out / "checkpoints").absolute()
+        folder.mkdir(exist_ok=True)
+        self._manager = ocp.CheckpointManager(folder, options=options)
         # A run that never got to a checkpoint stands in nobody's way.
         begun = record.exists() and self._manager.latest_step() is not None
         differences = _differences(record, config) if begun else ""

@@ -1,7 +1,7 @@
 """Devices: the only module that knows there may be more than one.
 
-A population is cut into equal shares, one for each local device, by `jax.pmap`. Every share returns scores;
-nothing else is communicated.
+A population is cut into equal shares, one for each local device of each host, by `jax.pmap`. Every share
+returns scores; nothing else is communicated.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,6 +10,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from meta_train import hosts
 
 
 class Population:
@@ -20,7 +22,7 @@ class Population:
         the same for the whole population. With workers, (shared, (members, workers), *others) -> (tree,
         workers): what each member keeps for the next call is a tree of arrays [members, ...] too.
       members: how many there are in all.
-      devices: where to run; all local devices by default.
+      devices: of this host, where to run; all of them by default. Every host has as many.
       piece: how many members a device evaluates side by side, one piece after the other; its whole share if
         0. Products of other sizes round differently: with one piece size, any number of devices runs the
         same program on the same members.
@@ -37,18 +39,19 @@ class Population:
         piece: int = 0,
     ):
         self.devices = list(devices or jax.local_devices())
-        if members % len(self.devices):
+        count = hosts.count() * len(self.devices)
+        if members % count:
             raise ValueError(
-                f"a population of {members} cannot be shared equally by {len(self.devices)} devices: "
-                f"choose a multiple of {len(self.devices)}"
+                f"a population of {members} cannot be shared equally by {count} devices: "
+                f"choose a multiple of {count}"
             )
-        share = members // len(self.devices)
+        share = members // count
         if share % (piece or share):
             raise ValueError(
-                f"a share of {share} on each of {len(self.devices)} devices cannot be cut into pieces of "
+                f"a share of {share} on each of {count} devices cannot be cut into pieces of "
                 f"{piece}: choose a divisor of {share}"
             )
-        self.members = deal(np.arange(members, dtype=np.int32), self.devices)
+        self.members = self.placed(np.arange(members, dtype=np.int32))
         self._piece = piece or share
         self._function = function
         self._call: Callable[..., Any] | None = None
@@ -61,7 +64,7 @@ class Population:
         return self
 
     def __call__(self, shared: Any, *others: Any, workers: Any = None) -> Any:
-        """Evaluates the population; returns arrays [members, ...] without waiting for them.
+        """Evaluates the population; returns arrays [members, ...] without waiting, if there is one host.
 
         Args:
           shared: first argument of the function.
@@ -79,11 +82,11 @@ class Population:
 
     def placed(self, workers: Any) -> Any:
         """Workers [members, ...] as they are shared by the devices."""
-        return deal(workers, self.devices)
+        return deal(hosts.share(workers), self.devices)
 
     def gathered(self, tree: Any) -> Any:
-        """The inverse of `placed`, without waiting."""
-        return jax.tree.map(lambda x: jnp.reshape(x, (-1, *x.shape[2:])), tree)
+        """The inverse of `placed`, without waiting, if there is one host."""
+        return hosts.gather(jax.tree.map(lambda x: jnp.reshape(x, (-1, *x.shape[2:])), tree))
 
     def _with(self, workers: Any) -> Any:
         return self.members if workers is None else (self.members, workers)
@@ -97,6 +100,19 @@ class Population:
         pieces = jax.tree.map(lambda x: x.reshape(-1, self._piece, *x.shape[1:]), members)
         found = jax.lax.map(lambda piece: self._function(shared, piece, *others), pieces)
         return jax.tree.map(merge, found)
+
+
+def memory_in_use() -> dict[str, float]:
+    """GiB taken on the fullest local device, now and at most so far; {} where that is not known."""
+    known = [found for device in jax.local_devices() if (found := device.memory_stats())]
+    kinds = {"now": "bytes_in_use", "most": "peak_bytes_in_use"}
+    return {name: max(found[kind] for found in known) / 2**30 for name, kind in kinds.items() if known}
+
+
+def rounded_up(members: int) -> int:
+    """The smallest population with so many members, or a few more, that all devices can share equally."""
+    count = hosts.count() * jax.local_device_count()
+    return -(-members // count) * count
 
 
 def replicate(tree: Any, devices: Sequence[jax.Device] | None = None) -> Any:

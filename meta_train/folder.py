@@ -35,7 +35,7 @@ def record_session(out: Path) -> None:
     session = {
         "date": datetime.date.today().isoformat(),
         "commit": _commit(),
-        "device": f"{jax.local_device_count()} x {jax.devices()[0].device_kind}",
+        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         "jax": jax.__version__,
     }
     with (out / "sessions.jsonl").open("a") as file:

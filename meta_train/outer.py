@@ -1,8 +1,6 @@
 """The outer loop: meta-gradients of a few families at a time move the meta-parameters."""
 
-import signal
-import threading
-import time
+import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -11,11 +9,11 @@ import jax.numpy as jnp
 
 from meta_train.checkpoint import Checkpoints, RunState
 from meta_train.config import TrainConfig
+from meta_train.ending import Ending
 from meta_train.folder import occupied, record_session
+from meta_train.hosts import from_first, is_first, largest, require_same, several
 from meta_train.trainer import Trainer
 from meta_train.watch import Watch
-
-TERMINATED = 128 + signal.SIGTERM  # exit code
 
 
 def train(
@@ -25,59 +23,58 @@ def train(
 
     Args:
       config: settings; those of the run that is already there, if there is one.
-      out: folder for checkpoints, TensorBoard events and the settings.
+      out: folder for checkpoints, TensorBoard events and the settings; only the first host uses it.
       time_limit_minutes: stop after a checkpoint once so much time has passed; None for no limit.
       override: go on with these settings even if the run began with others.
 
     Raises:
-      ValueError: the folder holds a run with other settings, or checkpoints that cannot be read.
+      ValueError: the folder holds a run with other settings, or checkpoints that cannot be read; or hosts
+        were given different settings.
       OSError: the folder is in use by another run, or cannot be written to.
+      ConnectionError: another host is lost.
       KeyboardInterrupt: after a checkpoint, if the user interrupts.
       SystemExit: after a checkpoint, if the process is told to terminate.
     """
-    started = time.monotonic()
+    ending = Ending(time_limit_minutes)
+    require_same(config.to_json())
     trainer = Trainer(config)
-    with occupied(out), closing(Checkpoints(out, config, override)) as checkpoints:
-        state = checkpoints.restore(trainer.start()) or trainer.start()
+    with _checkpoints(out, config, override) as checkpoints:
+        state = trainer.start()
+        state = from_first((checkpoints and checkpoints.restore(state)) or state)
         with Watch(out, config, int(state.step)) as watch:
             if int(state.step) == config.steps:
                 watch.say(f"{out} holds a finished run of {config.steps} steps")
                 return
-            record_session(out)
+            if is_first():
+                record_session(out)
             trainer.compile(watch)
-            with _exit_on_sigterm():
-                _go_on(trainer, trainer.placed(state), checkpoints, watch, started, time_limit_minutes)
+            with ending:
+                _go_on(trainer, trainer.placed(state), checkpoints, watch, ending)
 
 
 @contextmanager
-def _exit_on_sigterm() -> Iterator[None]:
-    """Makes SIGTERM an exception, so that what was reached is saved on the way out."""
-    if threading.current_thread() is not threading.main_thread():  # only there can signals be handled
-        yield
+def _checkpoints(out: Path, config: TrainConfig, override: bool) -> Iterator[Checkpoints | None]:
+    """Those in the folder, for the first host; None for others."""
+    if not is_first():
+        yield None
         return
-
-    def leave(number: int, frame: object) -> None:
-        raise SystemExit(TERMINATED)
-
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    with occupied(out), closing(Checkpoints(out, config, override)) as checkpoints:
+        yield checkpoints
 
 
 def _go_on(
-    trainer: Trainer,
-    state: RunState,
-    checkpoints: Checkpoints,
-    watch: Watch,
-    started: float,
-    time_limit_minutes: float | None,
+    trainer: Trainer, state: RunState, checkpoints: Checkpoints | None, watch: Watch, ending: Ending
 ) -> None:
     config, before = trainer.config, float(state.seconds)
+
+    def save(state: RunState) -> None:
+        gathered = trainer.gathered(state)
+        if checkpoints:
+            checkpoints.save(gathered)
+
     if int(state.step) == 0:  # what is learned must be better than this
         state = trainer.validate(state, watch)
-        watch.took(0, time.monotonic() - started)
+        watch.took(0, ending.passed())
     try:
         while int(state.step) < config.steps:
             after = trainer.step(state, watch)
@@ -85,18 +82,20 @@ def _go_on(
             due = step % config.validate_every == 0 or step == config.steps
             if due:
                 after = trainer.validate(after, watch)
-            passed = time.monotonic() - started
+                watch.learned(step, trainer.unravel(after.average))
             # Only now: a state that is saved early must not miss its validation.
-            state = after._replace(seconds=jnp.float32(before + passed))
+            state = after._replace(seconds=jnp.float32(before + ending.passed()))
             if due:
                 watch.took(step, float(state.seconds))
-                checkpoints.save(trainer.gathered(state))
-            expired = time_limit_minutes is not None and passed > 60 * time_limit_minutes
-            if expired and step < config.steps:
+                save(state)
+            if ending.stop() and step < config.steps:
                 done = f"step {step} of {config.steps}"
                 watch.say(f"time limit reached at {done}; the same command goes on from there")
                 break
         else:
             watch.say(str(trainer.gain(state)))
     finally:
-        checkpoints.save(trainer.gathered(state))
+        # After an error of its own a host cannot gather: the others are somewhere else.
+        if not (several() and isinstance(sys.exception(), Exception)):
+            save(state)
+            largest(0)  # hosts end together, after what the first has written

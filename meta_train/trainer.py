@@ -16,8 +16,9 @@ from jax.flatten_util import ravel_pytree
 from learned_opt import load_weights, untrained
 from meta_train.checkpoint import RunState
 from meta_train.config import CHUNK, TrainConfig
-from meta_train.devices import Population, replicate
+from meta_train.devices import Population, replicate, rounded_up
 from meta_train.estimators import Keys, estimator_of, perturbation_scale
+from meta_train.hosts import from_first
 from meta_train.turns import Turns
 from meta_train.unroll import Score, objective, unroll
 from meta_train.watch import Watch
@@ -117,7 +118,7 @@ class Trainer:
             for name, estimator in self.estimators.items()
         }
         for name, family in self.validation.items():
-            jobs[name] = (Population(self._member_scores(family), config.validation_seeds), None)
+            jobs[name] = (Population(self._member_scores(family), rounded_up(config.validation_seeds)), None)
         arguments = Keys.of(0, 0, 0), jnp.int32(CHUNK)
         self.data = {name: replicate(f.data()) for name, f in (self.families | self.validation).items()}
 
@@ -144,7 +145,7 @@ class Trainer:
             population, arguments = self.programs[name], (state.flat, keys, jnp.int32(horizon))
             found = population(*arguments, self.data[name], workers=workers[name])
             scores[name], workers[name] = found
-            weighed = self.estimators[name].weighed(population.gathered(workers[name]))
+            weighed = population.gathered(self.estimators[name].weighed(workers[name]))
             gradients.append(self.combine[name](*jax.device_get((scores[name], weighed)), keys))
         finite = np.isfinite(np.stack(gradients)).all(axis=1)
         for name, good in zip(scores, finite, strict=True):
@@ -152,6 +153,7 @@ class Trainer:
                 watch.excluded(step + 1, name)
         kept = [gradient for gradient, good in zip(gradients, finite, strict=True) if good]
         gradient = sum(kept, jnp.zeros_like(self.flat)) / max(1, len(kept))
+        gradient = from_first(gradient)  # hosts may round differently
         state = self.advance(state._replace(workers={}), gradient, len(gradients) - len(kept))
         state = state._replace(workers=workers)
         watch.stepped(
@@ -176,7 +178,8 @@ class Trainer:
         for index, name in enumerate(self.config.validation):
             keys = Keys.of(VALIDATION_SEED, 0, index)
             score = self.programs[name](flat, keys, steps, self.data[name])
-            measured[name] = np.asarray(objective(score, self.config.objective))
+            values = np.asarray(objective(score, self.config.objective))
+            measured[name] = values[: self.config.validation_seeds]
         return measured
 
     def gain(self, state: RunState) -> Gain:

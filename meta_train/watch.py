@@ -1,4 +1,4 @@
-"""What a run shows while it goes: a progress bar with the time left, and TensorBoard scalars."""
+"""What a run shows while it goes: a progress bar with the time left; for TensorBoard numbers and pictures."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,14 +18,17 @@ from rich.progress import (
 from tensorboardX import SummaryWriter
 
 from meta_train.config import TrainConfig
+from meta_train.devices import memory_in_use
+from meta_train.hosts import is_first
+from meta_train.pictures import memory_figure, modes_of
 from meta_train.unroll import Score
 
 
 class Watch:
-    """Terminal and TensorBoard of one run. A context manager."""
+    """Terminal and TensorBoard of one run, on its first host. A context manager."""
 
     def __init__(self, out: Path, config: TrainConfig, step: int):
-        self._writer = SummaryWriter(str(out / "events"))
+        self._writer = SummaryWriter(str(out / "events"), write_to_disk=is_first())
         self._progress = Progress(
             TextColumn("meta-training"),
             BarColumn(),
@@ -34,10 +37,10 @@ class Watch:
             TextColumn("left"),
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}"),
-            console=Console(soft_wrap=True),
+            console=Console(soft_wrap=True, quiet=not is_first()),
         )
         self._bar = self._progress.add_task("steps", total=config.steps, completed=step, note="compiling")
-        self._pairs = config.pairs
+        self._pairs, self._optimizer = config.pairs, config.optimizer
 
     def __enter__(self) -> Self:
         """Starts the progress bar."""
@@ -75,6 +78,7 @@ class Watch:
         scalars = {"meta_gradient_norm": norm, "horizon": horizon, "inner_steps_per_second": rate}
         scalars |= {f"log_loss/{name}": value for name, value in finals.items()}
         scalars |= {f"law/{name}": value for name, value in _laws(theta).items()}
+        scalars |= {f"device_memory/{name}": value for name, value in memory_in_use().items()}
         for tag, value in scalars.items():
             self._writer.add_scalar(tag, float(value), step)
         shown = " ".join(f"{name} {value:.2f}" for name, value in finals.items())
@@ -103,6 +107,18 @@ class Watch:
         self._writer.add_scalar("validation/mean", mean, step)
         shown = " ".join(f"{name} {np.mean(values):.3f}" for name, values in per_family.items())
         self.say(f"step {step}: validation {mean:.4f}  {shown}")
+
+    def learned(self, step: int, theta: Any) -> None:
+        """Meta-parameters as they are at a measurement: their histograms, and a picture of their memory."""
+        if not is_first():
+            return
+        for module, group in theta.items():
+            place = module.removeprefix("flt/~/").replace("/~/", "/")
+            for name, values in group.items():
+                self._writer.add_histogram(f"{place}/{name}", np.ravel(values), step)
+        if self._optimizer.memory == "modal":
+            figure = memory_figure(list(modes_of(theta, self._optimizer)))
+            self._writer.add_figure("masks", figure, step)
 
 
 def _laws(theta: Any) -> dict[str, float]:

@@ -86,7 +86,7 @@ class BlockToeplitz(Mask):
         return _unpaired(jnp.swapaxes(products.reshape(pairs.shape), -1, -2), x.shape[-1]) * scales
 
     def _spectrum(self, grids: jax.Array) -> jax.Array:
-        """The FFT over the axes of the grid, from the last one on; each is padded only when its turn comes."""
+        """The FFT over the axes of the grid, the last one first; each is padded only when its turn comes."""
         first, *others = reversed(self.grid)
         grids = jnp.fft.fft(grids, _fast_length(2 * first - 1))
         for n in others:

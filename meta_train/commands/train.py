@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 from tyro.conf import Positional
@@ -44,11 +44,19 @@ class Train:
     """Go on with a run that began with other settings, as far as its checkpoint fits."""
     time_limit: float | None = None
     """Minutes after which to write a checkpoint and stop with exit code 0; None for no limit."""
+    hosts: int | Literal["cluster"] = 1
+    """How many processes share the run, usually one on each machine: the same command on all of them, each
+    with its own --host. "cluster" asks SLURM, Open MPI or Kubernetes for all three; see docs/hosts.md."""
+    host: int | None = None
+    """Number of this process, from 0. The first alone writes to the folder and shows progress."""
+    coordinator: str | None = None
+    """ADDRESS:PORT of host 0, with a port that is free there."""
 
     def run(self, console: Console) -> int:
         """Delegate to the outer loop."""
         import learned_opt
         from meta_train.config import PRESETS
+        from meta_train.hosts import joined
         from meta_train.outer import train
 
         if self.time_limit is not None and self.time_limit <= 0:
@@ -63,13 +71,15 @@ class Train:
         }
         given = {name: value for name, value in changes.items() if value is not None}
         try:
-            if self.start is not None:
-                given["optimizer"] = learned_opt.load_weights(self.start)[1]
-            if self.networks:
-                structure = given.get("optimizer", preset.optimizer)
-                given["optimizer"] = replace(structure, rule_width=8, controller_width=8)
-            train(replace(preset, **given), self.out, self.time_limit, self.override)
-        except ValueError as error:  # impossible settings, or a folder that holds another run
+            with joined(self.hosts, self.host, self.coordinator):
+                if self.start is not None:
+                    given["optimizer"] = learned_opt.load_weights(self.start)[1]
+                if self.networks:
+                    structure = given.get("optimizer", preset.optimizer)
+                    given["optimizer"] = replace(structure, rule_width=8, controller_width=8)
+                train(replace(preset, **given), self.out, self.time_limit, self.override)
+        # Impossible settings, a folder that holds another run, or another host that is lost.
+        except (ValueError, ConnectionError) as error:
             raise UsageError(str(error)) from error
         except OSError as error:  # a folder that is in use, read-only or full
             raise UsageError(f"--out {self.out}: {error}") from error

@@ -1,22 +1,15 @@
-"""What a learned optimizer remembers: the masks over past gradients of its modes, and their spectra."""
+"""What a learned optimizer remembers: a table and a picture of the modes of its memory."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
-from matplotlib.figure import Figure
 
 from learned_opt import FLTConfig
-from learned_opt.flt.lorentzian import lorentzian_density, lorentzian_mask
 from meta_train.evaluation.table import Table
-from meta_train.plots import look
+from meta_train.pictures import memory_figure, modes_of
 from meta_train.report.page import Section
-
-LONGEST_LAG = 1000
-LOWEST_FREQUENCY = 1e-4
 
 
 def memory_section(name: str, theta: Any, config: FLTConfig) -> Section:
@@ -24,43 +17,11 @@ def memory_section(name: str, theta: Any, config: FLTConfig) -> Section:
     title = f"The memory of {name}"
     if config.memory != "modal":
         return Section(title, text=f"A window of the last {config.window} gradients: it has no fixed masks.")
-    modes = list(_modes(theta, config))
+    modes = list(modes_of(theta, config))
     rows = tuple(
         (label, f"{np.exp(-rate):.5f}", f"{1 / rate:.1f}", f"{frequency:.3g}")
         for label, rate, frequency in modes
     )
     table = Table("Modes", ("mode", "decay a step", "remembers, steps", "frequency, cycles a step"), rows)
     text = "Weight of past gradients by their age, and the same as a spectrum: what each mode lets pass."
-    return Section(title, [table], [(text, _figure(modes))])
-
-
-def _modes(theta: Any, config: FLTConfig) -> Iterator[tuple[str, float, float]]:
-    """(label, damping per step, cycles per step) of each mode."""
-    (memory,) = (group for module, group in theta.items() if module.endswith("/memory"))
-    learned = iter(memory.get("frequency", ()))
-    for index, (mode, log_rate) in enumerate(zip(config.modes, memory["log_rate"], strict=True), start=1):
-        frequency = next(learned) if mode.kind == "complex" else 0.5 * (mode.kind == "alternating")
-        value = "gradient" if mode.value == "g" else "its square"
-        yield f"{index}: {value}, {mode.kind}", float(np.exp(log_rate)), float(frequency)
-
-
-def _figure(modes: list[tuple[str, float, float]]) -> Figure:
-    lags = np.unique(np.geomspace(1, LONGEST_LAG + 1, 120).astype(int)) - 1
-    frequencies = np.geomspace(LOWEST_FREQUENCY, 0.5, 120)
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    for index, (label, rate, frequency) in enumerate(modes):
-        gain = -np.expm1(-rate)
-        marks = {"markevery": (4 * index, 16), "ms": 5, "label": label, **look(index)}
-        mask = lorentzian_mask(jnp.asarray(lags, jnp.float32), gain, rate, frequency, 0.0)
-        left.plot(lags + 1, mask, **marks)
-        density = lorentzian_density(jnp.asarray(frequencies, jnp.float32), gain, rate, frequency)
-        right.plot(frequencies, np.abs(density), **marks)
-    left.set(title="mask", xlabel="age of the gradient + 1, steps", ylabel="weight", xscale="log")
-    right.set(
-        title="spectrum", xlabel="frequency, cycles a step", ylabel="density", xscale="log", yscale="log"
-    )
-    for axes in (left, right):
-        axes.grid(True, which="both", alpha=0.25, linewidth=0.5)
-    left.legend(frameon=False, fontsize=8, handlelength=4)
-    return figure
+    return Section(title, [table], [(text, memory_figure(modes))])

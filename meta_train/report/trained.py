@@ -16,6 +16,7 @@ from meta_train.report.page import Section
 
 Series = dict[str, dict[int, float]]
 LOSSES, VALIDATION = "log_loss/", "validation/"
+ALSO = ("inner_steps_per_second", "device_memory/", "law/")
 COLUMNS = 6
 
 
@@ -39,7 +40,11 @@ def training_sections(out: Path) -> list[Section]:
         text = (
             "Log of the final loss of each training family, by outer step; horizons differ from step to step."
         )
-        figures.append((text, _families(series)))
+        figures.append((text, _panels(_under(LOSSES, series))))
+    also = {name: values for name, values in series.items() if name.startswith(ALSO)}
+    if also:
+        text = "Speed, memory of the fullest device in GiB, and the laws that were learned, by outer step."
+        figures.append((text, _panels(also)))
     curves = Section("Meta-training", [table] if rows else [], figures)
     return [curves, *_memory(out)]
 
@@ -55,20 +60,23 @@ def _memory(out: Path) -> list[Section]:
 
 
 def read_events(folder: Path) -> Series:
-    """Scalars by tag and step, from every TensorBoard file in a folder; a later file wins.
-
-    A record is its length (8 bytes), a checksum (4), an `Event`, and a checksum (4).
-    """
+    """Scalars by tag and step, from every TensorBoard file in a folder; a later file wins."""
     series: Series = {}
     for path in sorted(folder.glob("events.out.tfevents.*")):
-        for event in _records(path.read_bytes()):
+        for event in records(path):
             for value in event.summary.value:
+                if not value.HasField("simple_value"):  # a histogram or a picture
+                    continue
                 series.setdefault(value.tag, {})[event.step] = value.simple_value
     return series
 
 
-def _records(data: bytes) -> Iterator[Event]:
-    at = 0
+def records(path: Path) -> Iterator[Event]:
+    """What a TensorBoard file holds.
+
+    A record is its length (8 bytes), a checksum (4), an `Event`, and a checksum (4).
+    """
+    data, at = path.read_bytes(), 0
     while at + 12 <= len(data):
         (size,) = struct.unpack_from("<Q", data, at)
         if at + 16 + size > len(data):
@@ -92,17 +100,16 @@ def _figure(series: Series) -> Figure:
     return figure
 
 
-def _families(series: Series) -> Figure:
-    """One small panel for each training family."""
-    families = _under(LOSSES, series)
-    rows = -(-len(families) // COLUMNS)
+def _panels(series: Series) -> Figure:
+    """One small panel for each."""
+    rows = -(-len(series) // COLUMNS)
     figure = Figure(figsize=(11, 1.5 * rows + 0.3), layout="constrained")
     panels = figure.subplots(rows, COLUMNS, sharex=True, squeeze=False).ravel()
-    for axes, (name, values) in zip(panels, families.items(), strict=False):
+    for axes, (name, values) in zip(panels, series.items(), strict=False):
         axes.plot(sorted(values), _ordered(values), color="black", lw=0.8)
         axes.set_title(name, fontsize=7)
         axes.tick_params(labelsize=6)
-    for axes in panels[len(families) :]:
+    for axes in panels[len(series) :]:
         axes.set_axis_off()
     return figure
 

@@ -14,7 +14,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from learned_opt import untrained
-from meta_train.devices import Population, replicate
+from meta_train.devices import Population, replicate, rounded_up
 from meta_train.estimators import Keys, meta_gradient, pair_scores
 from meta_train.outer import train
 
@@ -141,6 +141,12 @@ def test_all_local_devices_are_the_default() -> None:
 def test_a_population_that_cannot_be_shared_equally_is_refused() -> None:
     with pytest.raises(ValueError, match="population of 7 cannot be shared equally by 2 devices"):
         Population(scaled, 7, jax.local_devices()[:2])
+
+
+@pytest.mark.parametrize(("members", "shared"), [(1, 2), (2, 2), (7, 8)])
+def test_a_population_is_rounded_up_to_one_that_can_be_shared(members: int, shared: int) -> None:
+    assert rounded_up(members) == shared
+    assert Population(scaled, shared).members.shape == (2, shared // 2)
 
 
 def test_programs_compile_in_several_threads() -> None:

@@ -18,8 +18,9 @@ import pytest
 
 from meta_train.checkpoint import Checkpoints, RunState, recorded_settings
 from meta_train.cli import main
+from meta_train.ending import TERMINATED
 from meta_train.folder import last_session, occupied
-from meta_train.outer import TERMINATED, train
+from meta_train.outer import train
 from meta_train.trainer import Trainer
 
 from .bowls import Silent, assert_same_run, run_of, saved

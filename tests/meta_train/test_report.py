@@ -163,9 +163,12 @@ def test_a_training_run_becomes_a_page_from_its_events(tmp_path):
         for step, value in enumerate((3.0, 1.0, 2.0)):
             writer.add_scalar("validation/mean", value, step)
             writer.add_scalar("log_loss/wine", value, step)
+            writer.add_scalar("law/log_rate_0", value, step)
+            writer.add_histogram("rule/w", np.arange(3.0), step)
             writer.add_scalar("meta_gradient_norm", value, step)
     _, page, _ = report(tmp_path)
     check_self_contained(page)
+    assert len(page.images) == 3  # the run, its families, its laws
     rows = list(csv.reader((tmp_path / "report.csv").read_text().splitlines()))
     assert rows[1] == ["mean", "3.0000", "1.0000", "2.0000"]
 
