@@ -72,10 +72,10 @@ def _go_on(
         if checkpoints:
             checkpoints.save(gathered)
 
-    if int(state.step) == 0:  # what is learned must be better than this
-        state = trainer.validate(state, watch)
-        watch.took(0, ending.passed())
     try:
+        if int(state.step) == 0:  # what is learned must be better
+            state = trainer.validate(state, watch)
+            watch.took(0, ending.passed())
         while int(state.step) < config.steps:
             after = trainer.step(state, watch)
             step = int(after.step)
