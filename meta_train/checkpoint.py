@@ -145,7 +145,9 @@ def _first_line(error: Exception) -> str:
 
 
 def _differences(record: Path, config: TrainConfig) -> str:
-    found, wanted = json.loads(record.read_text()), json.loads(config.to_json())
+    # What a run recorded before a setting existed is what that setting does by default.
+    found = json.loads(TrainConfig(steps=1).to_json()) | json.loads(record.read_text())
+    wanted = json.loads(config.to_json())
     differing = [key for key in sorted(found.keys() | wanted.keys()) if found.get(key) != wanted.get(key)]
     return "; ".join(f"{key}: {found.get(key)} there, {wanted.get(key)} here" for key in differing)
 
