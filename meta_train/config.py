@@ -41,6 +41,8 @@ class TrainConfig:
     Attributes:
       steps: outer steps.
       families: names of the META_TRAIN families.
+      augmented: share of members that are trained in other coordinates and units, with noisier gradients or
+        in lower precision (`tasks.augment`).
       families_per_step: how many of them one outer step uses, in turn.
       pairs: antithetic pairs a family.
       estimator: of the meta-gradient, a name in `meta_train.estimators.ESTIMATORS`.
@@ -66,6 +68,7 @@ class TrainConfig:
 
     steps: int
     families: tuple[str, ...] = tuple(META_TRAIN)
+    augmented: float = 0.0
     families_per_step: int = 6
     pairs: int = 48
     estimator: EstimatorName = "es"
@@ -94,6 +97,8 @@ class TrainConfig:
         for name in ("steps", "families_per_step", "pairs", "validation_seeds", "validate_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: expected at least 1")
+        if not 0 <= self.augmented <= 1:
+            raise ValueError(f"augmented={self.augmented}: expected a share from 0 to 1")
         if self.pairs_at_once < 0 or self.pairs % (self.pairs_at_once or self.pairs):
             raise ValueError(
                 f"pairs_at_once={self.pairs_at_once}: expected 0 or a divisor of pairs={self.pairs}"

@@ -52,14 +52,14 @@ class Population:
                 f"{piece}: choose a divisor of {share}"
             )
         self.members = self.placed(np.arange(members, dtype=np.int32))
-        self._piece = piece or share
+        self._piece = piece
         self._function = function
         self._call: Callable[..., Any] | None = None
 
     def compile(self, shared: Any, *others: Any, workers: Any = None) -> "Population":
         """Compiles for arguments like these. Safe to call from several threads at once."""
         axes = (None, 0) + (None,) * len(others)
-        mapped = jax.pmap(self._pieces, in_axes=axes, devices=self.devices)
+        mapped = jax.pmap(self._evaluate, in_axes=axes, devices=self.devices)
         self._call = mapped.lower(shared, self._with(workers), *others).compile()
         return self
 
@@ -91,15 +91,23 @@ class Population:
     def _with(self, workers: Any) -> Any:
         return self.members if workers is None else (self.members, workers)
 
-    def _pieces(self, shared: Any, members: Any, *others: Any) -> Any:
-        """A device's share, piece by piece."""
-
-        def merge(x: jax.Array) -> jax.Array:
-            return x.reshape(-1, *x.shape[2:])
-
+    def _evaluate(self, shared: Any, members: Any, *others: Any) -> Any:
+        """A device's share, piece by piece if that was asked for."""
+        if not self._piece:
+            return self._function(shared, members, *others)
         pieces = jax.tree.map(lambda x: x.reshape(-1, self._piece, *x.shape[1:]), members)
-        found = jax.lax.map(lambda piece: self._function(shared, piece, *others), pieces)
-        return jax.tree.map(merge, found)
+        number = len(jax.tree.leaves(pieces)[0])
+
+        def evaluate(place: jax.Array | int) -> Any:
+            return self._function(shared, jax.tree.map(lambda x: x[place], pieces), *others)
+
+        def add(place: jax.Array, found: Any) -> Any:
+            return jax.tree.map(lambda all, new: all.at[place].set(new), found, evaluate(place))
+
+        nothing = jax.tree.map(lambda x: jnp.zeros((number, *x.shape), x.dtype), jax.eval_shape(evaluate, 0))
+        # The compiler may not know how many there are: it would make another program of a loop of one.
+        found = jax.lax.fori_loop(0, jax.lax.optimization_barrier(jnp.int32(number)), add, nothing)
+        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), found)
 
 
 def memory_in_use() -> dict[str, float]:

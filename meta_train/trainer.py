@@ -23,6 +23,7 @@ from meta_train.turns import Turns
 from meta_train.unroll import Score, objective, unroll
 from meta_train.watch import Watch
 from tasks import TaskFamily
+from tasks.augment import augmented
 from tasks.suites import META_TRAIN, VALIDATION
 
 AVERAGING = 0.9  # decay of the running average of the meta-parameters
@@ -66,6 +67,8 @@ class Trainer:
         rate = optax.cosine_decay_schedule(config.learning_rate, config.steps, alpha=0.1)
         self.outer = optax.chain(optax.clip_by_global_norm(config.clip), optax.adam(rate, b1=0.8, b2=0.95))
         self.families = {name: META_TRAIN[name] for name in config.families}
+        if config.augmented:
+            self.families = {name: augmented(f, config.augmented) for name, f in self.families.items()}
         self.validation = {name: VALIDATION[name] for name in config.validation}
         self.turns = Turns(config.families, config.families_per_step, config.seed)
         self.programs: dict[str, Population] = {}

@@ -33,7 +33,7 @@ class Card:
     """What a reader of a results table needs to know about a family.
 
     Attributes:
-      kind: classification, regression, autoencoder, language model, diffusion or control.
+      kind: classification, regression, autoencoder, language model, contrastive, diffusion or control.
       architecture: the network, in words.
       source: where the data comes from.
       licence: the licence of the data.

@@ -195,3 +195,16 @@ def episodes(size: int, length: int) -> Draw:
         return {"x": (starts, draws), "y": jnp.zeros(size, jnp.float32)}
 
     return draw
+
+
+def views(size: int, vary: Vary) -> Draw:
+    """Each row twice: in both views other noise, of half the size of the data, and a quarter blanked."""
+
+    def draw(key: Key, part: Part, config: Config) -> Batch:
+        pick, noise, blank = random.split(key, 3)
+        x = _inputs(pick, _index(pick, size, part), part, config, vary)
+        pair = x + 0.5 * random.normal(noise, (2, *x.shape), jnp.float32)
+        pair *= random.bernoulli(blank, 0.75, pair.shape)
+        return {"x": (pair[0], pair[1]), "y": jnp.zeros(size, jnp.float32)}
+
+    return draw

@@ -140,6 +140,14 @@ def variational_autoencoder(
     return _family("autoencoder", name, source, model, draw, objective, batch, steps, vary, axis)
 
 
+def contrastive(
+    name: str, source: Source, model: Model, *, batch: int, steps: int, vary: Vary, axis: str = ""
+) -> TaskFamily:
+    """Codes that tell which two noisy views are of one row."""
+    draw, objective = batches.views(batch, vary), _on_outputs(lambda codes, y: losses.contrastive(*codes))
+    return _family("contrastive", name, source, model, draw, objective, batch, steps, vary, axis)
+
+
 def diffusion(
     name: str, source: Source, model: Model, *, batch: int, steps: int, vary: Vary, axis: str = ""
 ) -> TaskFamily:
@@ -176,6 +184,16 @@ def band_limited(x: jax.Array, part: Part, config: Config) -> tuple[jax.Array, j
     shift = random.uniform(phase, (12,), jnp.float32, 0.0, 2.0 * jnp.pi)
     values = jnp.sin(x @ waves + shift) @ random.normal(size, (12, 1), jnp.float32)
     return x, values * 6.0**-0.5
+
+
+def band_limited_slopes(x: jax.Array, part: Part, config: Config) -> tuple[jax.Array, jax.Array]:
+    """`band_limited` beside its two derivatives, a fifth of them. x [batch, 2] -> x, [batch, 3]."""
+
+    def value(row: jax.Array) -> jax.Array:
+        return band_limited(row[None], part, config)[1][0, 0]
+
+    values, slopes = jax.vmap(jax.value_and_grad(value))(x)
+    return x, jnp.concatenate([values[:, None], 0.2 * slopes], axis=-1)
 
 
 def checkerboard(x: jax.Array, part: Part, config: Config) -> tuple[jax.Array, jax.Array]:

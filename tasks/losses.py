@@ -35,6 +35,22 @@ def huber(outputs: jax.Array, targets: jax.Array) -> jax.Array:
     return FLOOR + jnp.mean(near * (error - 0.5 * near))
 
 
+def poisson(log_rates: jax.Array, counts: jax.Array) -> jax.Array:
+    """Half the deviance of counts under Poisson's law: the loss less that of rates equal to the counts."""
+    surprise = jax.scipy.special.xlogy(counts, counts) - counts
+    rates = jnp.exp(jnp.minimum(log_rates, 20.0))  # far above any count, and finite
+    return FLOOR + jnp.mean(rates - counts * log_rates + surprise)
+
+
+def contrastive(left: jax.Array, right: jax.Array) -> jax.Array:
+    """Which row of `right` belongs to each of `left`, by cosine (van den Oord et al. 2018), in nats.
+
+    Both are [batch, features]; the temperature is 0.2.
+    """
+    left, right = (x / jnp.sqrt(jnp.sum(x * x, -1, keepdims=True) + 1e-6) for x in (left, right))
+    return cross_entropy(left @ right.T / 0.2, jnp.arange(len(left)))
+
+
 def policy_cost(costs: jax.Array, chosen: jax.Array) -> jax.Array:
     """The mean cost of a policy's episodes, with the gradient of REINFORCE (Williams 1992).
 

@@ -13,6 +13,7 @@ SKIMAGE = "in scikit-image (BSD-3)"
 SYNTHETIC = "none needed"
 
 DIGITS = Source(data.digits, "scikit-learn digits", UCI, 10)
+DIGIT_HALVES = Source(data.digit_halves, "scikit-learn digits", UCI)
 FROZEN_DIGITS = Source(partial(data.frozen_digits, 64, 64, 64, 10), "scikit-learn digits", UCI, 10)
 CANCER = Source(data.cancer, "scikit-learn breast cancer", UCI, 2)
 WINE = Source(data.wine, "scikit-learn wine", UCI, 3)

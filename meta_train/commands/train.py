@@ -32,6 +32,9 @@ class Train:
     """Another one for the networks' part of it, while es makes that of the laws. None keeps the preset's."""
     networks: bool = False
     """Give the rule and the controller networks, which begin without effect."""
+    augmented: float | None = None
+    """Share of members that are trained in other coordinates and units, with noisier gradients or in lower
+    precision, from 0 to 1. None keeps the preset's."""
     truncation: int | None = None
     """Inner steps of a stretch, a multiple of 25; None keeps the preset's."""
     pairs_at_once: int | None = None
@@ -66,7 +69,7 @@ class Train:
             name: getattr(self, name)
             for name in (
                 *("steps", "seed", "estimator", "network_estimator"),
-                *("truncation", "pairs_at_once", "start"),
+                *("augmented", "truncation", "pairs_at_once", "start"),
             )
         }
         given = {name: value for name, value in changes.items() if value is not None}

@@ -8,7 +8,16 @@ Every loader returns the same numpy `Split` on each call. A part is a dict: `tex
     start  parameters         where fine-tuning begins, if it is that
 """
 
-from tasks.data.images import digits, faces, frozen_digits, mnist, photo, photo_patches, textures
+from tasks.data.images import (
+    digit_halves,
+    digits,
+    faces,
+    frozen_digits,
+    mnist,
+    photo,
+    photo_patches,
+    textures,
+)
 from tasks.data.molecules import molecules
 from tasks.data.pretrained import upper_digits
 from tasks.data.signals import mnist1d, pulse
@@ -22,6 +31,7 @@ __all__ = [
     "cancer",
     "code",
     "diabetes",
+    "digit_halves",
     "digits",
     "faces",
     "frozen_digits",

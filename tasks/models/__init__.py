@@ -6,7 +6,7 @@ from tasks.models.experts import mixture
 from tasks.models.graph import point_network
 from tasks.models.layers import Model
 from tasks.models.lowrank import adapters, factors
-from tasks.models.mlp import mlp, variational
+from tasks.models.mlp import mlp, twins, variational, with_slopes
 from tasks.models.recurrent import GRU, LSTM, language_recurrent, row_classifier, text_classifier
 from tasks.models.residual import residual_mlp
 from tasks.models.transformer import language_transformer, patch_transformer
@@ -28,5 +28,7 @@ __all__ = [
     "residual_mlp",
     "row_classifier",
     "text_classifier",
+    "twins",
     "variational",
+    "with_slopes",
 ]

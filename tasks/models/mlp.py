@@ -40,6 +40,29 @@ def mlp(*sizes: int, norms: bool = False, bias: float = 0.0, octaves: int = 0) -
     return Model(drawn(start), apply, text)
 
 
+def with_slopes(model: Model) -> Model:
+    """A network of one output, beside a fifth of its derivatives by the inputs: -> [batch, 1 + inputs]."""
+
+    def apply(params: Params, x: jax.Array, config: Config) -> jax.Array:
+        def value(row: jax.Array) -> jax.Array:
+            return model.apply(params, row[None], config)[0, 0]
+
+        values, slopes = jax.vmap(jax.value_and_grad(value))(x)
+        return jnp.concatenate([values[:, None], 0.2 * slopes], axis=-1)
+
+    return Model(model.init, apply, f"{model.text} and its input derivatives")
+
+
+def twins(model: Model) -> Model:
+    """One network applied to both of a pair of inputs; outputs are a pair too."""
+
+    def apply(params: Params, pair: Any, config: Config) -> tuple[jax.Array, jax.Array]:
+        left, right = (model.apply(params, x, config) for x in pair)
+        return left, right
+
+    return Model(model.init, apply, f"{model.text}, twice")
+
+
 def variational(inputs: int, width: int, latent: int) -> Model:
     """A variational autoencoder (Kingma and Welling 2014) of one hidden layer each way.
 

@@ -23,25 +23,32 @@ from tasks.models.layers import (
 HEAD_SIZE = 16
 
 
-def language_transformer(width: int, depth: int, length: int, vocabulary: int = 128) -> Model:
-    """Causal: integer bytes [batch, length] -> logits [batch, length, vocabulary]."""
+def language_transformer(
+    width: int, depth: int, length: int, vocabulary: int = 128, tied: bool = False
+) -> Model:
+    """Causal: integer bytes [batch, length] -> logits [batch, length, vocabulary].
+
+    With `tied`, the embedding is the last kernel too (Press and Wolf 2017).
+    """
 
     def start(config: Config) -> Params:
+        head = {} if tied else {"head": {"kernel": kernel(width, vocabulary, gain=config["head"])}}
         return {
             "embed": Normal((vocabulary, width), 0.02 * config["embed"]),
             "pos_embed": Normal((length, width), 0.02 * config["embed"]),
             "blocks": [_new_block(width, depth, config) for _ in range(depth)],
             "norm": norm(width, bias=False),
-            "head": {"kernel": kernel(width, vocabulary, gain=config["head"])},
+            **head,
         }
 
     def apply(params: Params, x: jax.Array, config: Config) -> jax.Array:
         x = lookup(params["embed"], x) + params["pos_embed"]
         for block in params["blocks"]:
             x = _block(block, x, config, causal=True)
-        return normalise(params["norm"], x) @ params["head"]["kernel"]
+        return normalise(params["norm"], x) @ (params["embed"].T if tied else params["head"]["kernel"])
 
-    return Model(drawn(start), apply, f"byte transformer, width {width}, depth {depth}, length {length}")
+    text = f"byte transformer, width {width}, depth {depth}, length {length}{', tied' * tied}"
+    return Model(drawn(start), apply, text)
 
 
 def patch_transformer(space: tuple[int, ...], patch: int, width: int, depth: int, classes: int) -> Model:

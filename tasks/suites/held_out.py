@@ -69,7 +69,7 @@ HELD_OUT: dict[str, TaskFamily] = suite(
         batch=128,
         steps=1000,
         vary={"activation": RELU},
-        axis="width: 1,024; batch: 128",
+        axis="width: 1,024 by 1,024; batch: 128",
     ),
     classifier(
         "mnist_patches",
@@ -87,7 +87,7 @@ HELD_OUT: dict[str, TaskFamily] = suite(
         batch=64,
         steps=1500,
         vary={"activation": TANH},
-        axis="depth: 17 layers without normalisation",
+        axis="width: 17 layers of 64 without normalisation; those of training have 20",
     ),
     autoencoder(
         "mnist_denoise",
@@ -142,7 +142,7 @@ HELD_OUT: dict[str, TaskFamily] = suite(
         batch=64,
         steps=1000,
         vary={"activation": RELU},
-        axis="width: 2,048; the widest layer of training has 384",
+        axis="width: 2,048 by 2,048; training has 256 by 256, and 8 by 1,024",
     ),
     classifier(
         "mnist_deep",

@@ -8,7 +8,9 @@ from tasks.config import Span, Vary, factor, fixed
 from tasks.families import (
     autoencoder,
     band_limited,
+    band_limited_slopes,
     classifier,
+    contrastive,
     function_fit,
     language_model,
     linear_map,
@@ -17,7 +19,7 @@ from tasks.families import (
     taught,
     variational_autoencoder,
 )
-from tasks.losses import binary_cross_entropy, huber
+from tasks.losses import binary_cross_entropy, huber, poisson
 from tasks.models import (
     GRU,
     adapters,
@@ -29,7 +31,9 @@ from tasks.models import (
     mlp,
     residual_mlp,
     text_classifier,
+    twins,
     variational,
+    with_slopes,
 )
 
 _ANY = Span(0.0, 1.0)  # of the three activations
@@ -121,6 +125,26 @@ META_TRAIN: dict[str, TaskFamily] = suite(
         steps=300,
         vary=_IMAGES,
     ),
+    regressor(
+        "digits_poisson",
+        on.DIGIT_HALVES,
+        mlp(32, 64, 32),
+        batch=48,
+        steps=400,
+        vary={key: _IMAGES[key] for key in ("scale", "head", "activation", "input_noise")},
+        objective=poisson,
+    ),
+    contrastive(
+        "digits_contrastive",
+        on.DIGITS,
+        twins(mlp(64, 48, 16)),
+        batch=64,
+        steps=400,
+        vary={"scale": factor(0.5, 2.0), "head": factor(0.3, 3.0), "activation": _ANY},
+    ),
+    classifier("digits_bottleneck", on.DIGITS, mlp(64, 8, 1024, 10), batch=8, steps=300, vary=_IMAGES),
+    classifier("digits_512", on.DIGITS, mlp(64, 512, 10), batch=256, steps=300, vary=_IMAGES),
+    classifier("digits_deepest", on.DIGITS, mlp(64, *[20] * 16, 10), batch=32, steps=500, vary=_PLAIN),
     classifier("patches_mlp", on.PATCHES, mlp(192, 96, 64, 8), batch=64, steps=600, vary=_IMAGES),
     classifier(
         "patches_conv",
@@ -197,6 +221,15 @@ META_TRAIN: dict[str, TaskFamily] = suite(
         vary=_TEXT,
     ),
     language_model(
+        "topics_tied",
+        on.TOPICS,
+        language_transformer(32, 1, 32, tied=True),
+        batch=4,
+        length=32,
+        steps=600,
+        vary=_TEXT,
+    ),
+    language_model(
         "topics_gru",
         on.TOPICS,
         language_recurrent(GRU, 32, unroll=16),
@@ -207,6 +240,15 @@ META_TRAIN: dict[str, TaskFamily] = suite(
     ),
     function_fit(
         "waves", on.PLANE, mlp(2, 32, 32, 32, 1, bias=0.5), band_limited, batch=64, steps=500, vary=_FIT
+    ),
+    function_fit(
+        "waves_slopes",
+        on.PLANE,
+        with_slopes(mlp(2, 32, 32, 1, bias=0.5)),
+        band_limited_slopes,
+        batch=64,
+        steps=500,
+        vary={**_FIT, "activation": Span(1 / 3, 1.0)},  # the derivatives of a relu network have steps
     ),
     function_fit(
         "linear_map",

@@ -46,7 +46,7 @@ _FAMILIES: dict[str, TaskFamily] = suite(
         batch=32,
         steps=1000,
         vary={"activation": TANH},
-        axis="depth: 13 layers without normalisation",
+        axis="width and data: 13 layers of 32 without normalisation, on signals",
     ),
     classifier(
         "signal_wide",
@@ -55,7 +55,7 @@ _FAMILIES: dict[str, TaskFamily] = suite(
         batch=64,
         steps=600,
         vary={"activation": GELU, "label_noise": fixed(0.2)},
-        axis="width: 512, with label noise",
+        axis="width: 512 by 512, with label noise",
     ),
     classifier(
         "signal_patches",
