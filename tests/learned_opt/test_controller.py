@@ -121,6 +121,7 @@ def updates(optimizer: optax.GradientTransformationExtraArgs, steps: int) -> jax
     return jax.jit(lambda: jax.lax.scan(step, optimizer.init(PARAMS), jnp.arange(float(steps)))[1])()
 
 
+@pytest.mark.slow
 def test_an_infinite_horizon_is_no_horizon():
     chosen = moved(SMALL, 0.1), SMALL
     unknown, infinite, known = (

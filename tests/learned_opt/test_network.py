@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from learned_opt import FLTConfig, diagnostics, scale_by_flt
 from learned_opt.optimizer.controller import LAWS
@@ -46,6 +47,7 @@ def mean_log_root(state: FLTState) -> np.ndarray:
     return np.asarray(state.tensors.mean_log_root + np.log(2.0) * state.tensors.exponent)
 
 
+@pytest.mark.slow
 def test_parameters_shrink_by_their_weight_where_that_goes_with_the_step_and_nowhere_else():
     log_shrink = -1.5
     for (with_it, state), (without, _) in zip(run(log_shrink), run(-30.0), strict=True):

@@ -47,6 +47,7 @@ def final(params: Any) -> Any:
     return jax.jit(lambda: jax.lax.scan(step, (params, optimizer.init(params)), jnp.arange(4.0))[0])()
 
 
+@pytest.mark.slow
 def test_stacks_train_as_their_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
     with jax.enable_x64(True):
         params = jax.tree.map(lambda x: x.astype(jnp.float64), network(depth=3))

@@ -19,6 +19,7 @@ CONFIG = settings(network_estimator="pes", truncation=25)
 PAIRS = jnp.arange(4)
 
 
+@pytest.mark.slow
 def test_each_half_is_the_estimator_that_it_is_made_of() -> None:
     theta, _ = untrained(OPTIMIZER, jax.random.key(0))
     flat, keys, family = ravel_pytree(theta)[0], Keys.of(0, 1, 0), bowl(noise=0.3)

@@ -139,6 +139,7 @@ def test_divergence_counts_as_four_times_the_initial_loss(request: pytest.Fixtur
     assert np.log(initial) < score.mean < worst  # the first losses were better
 
 
+@pytest.mark.slow
 def test_a_learned_step_lowers_the_loss(linear_map: Program) -> None:
     score = linear_map(100)
 
