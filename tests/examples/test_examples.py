@@ -4,6 +4,8 @@ import importlib.util
 from pathlib import Path
 from types import ModuleType
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "examples"
 
@@ -17,6 +19,7 @@ def example(name: str) -> ModuleType:
     return module
 
 
+@pytest.mark.slow
 def test_flax_digits(capsys):
     example("flax_digits").main(["--steps", "60"])
 

@@ -15,17 +15,11 @@ FAMILIES = {name: family for suite in suites.SUITES.values() for name, family in
 # One of most kinds; the runs of the others are slow together.
 QUICK = {
     "autompg_huber",
-    "cancer_sigmoid",
     "cart_pole",
     "digits_adapters",
-    "digits_autoencoder",
-    "digits_mlp",
-    "digits_norm",
     "iris",
     "linear_map",
     "ratings",
-    "topics_transformer",
-    "waves",
 }
 EVERY = pytest.mark.parametrize("name", FAMILIES)
 EVERY_RUN = pytest.mark.parametrize(
