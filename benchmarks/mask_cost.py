@@ -3,20 +3,20 @@
     python benchmarks/mask_cost.py                       # lengths 1,024 to 65,536, 64 columns
     python benchmarks/mask_cost.py --picture docs/img/mask_cost.png
 
-An exponent is the slope of log time over log length; MB are those of compiled temporaries. Graphs are
-rings with 4 neighbours; the tree is uniformly random; the block-Toeplitz grid is a square.
+An exponent is the slope of log time over log length; the gain over the dense matrix is a ratio of medians, both
+programs taking turns; MB are those of compiled temporaries. Graphs are rings with 4 neighbours; the tree is uniformly random; the block-Toeplitz grid is a square.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
-from timing import exponent, fastest, megabytes
+from timing import exponent, fastest, megabytes, times_quicker
 
 from learned_opt.masks import (
     BlockToeplitz,
@@ -47,7 +47,7 @@ class Options:
     features: int = 16
     """Features of masked attention, whose values have `columns` components."""
     repeats: int = 5
-    """Timed products; the fastest counts."""
+    """Timed products; the fastest counts, in gains the median."""
     picture: Path | None = None
     """Where to draw time against length."""
 
@@ -92,18 +92,33 @@ def dense_attention(q: jax.Array, k: jax.Array, v: jax.Array, matrix: jax.Array)
     return weights @ v / weights.sum(-1, keepdims=True)
 
 
+class Measured(NamedTuple):
+    """A program at every length."""
+
+    seconds: dict[int, float]
+    memory: dict[int, str]  # megabytes of temporaries
+    gain: str  # how many times quicker than the dense program, at the length DENSE
+
+
 def measure(
-    function: Callable[..., Any], arguments: dict[int, tuple], repeats: int
-) -> tuple[dict[int, float], dict[int, str]]:
-    """Seconds and temporary megabytes of the compiled function, by length."""
+    function: Callable[..., Any],
+    arguments: dict[int, tuple],
+    repeats: int,
+    dense: Callable[[], Any] | None = None,
+) -> Measured:
+    """Times the compiled function at every length, and in turns with the dense program."""
     programs = {length: jax.jit(function).lower(*own).compile() for length, own in arguments.items()}
-    times = {n: fastest(lambda n=n: programs[n](*arguments[n]), repeats) for n in programs}
-    return times, {length: megabytes(program) for length, program in programs.items()}
+    seconds = {n: fastest(lambda n=n: programs[n](*arguments[n]), repeats) for n in programs}
+    memory = {length: megabytes(program) for length, program in programs.items()}
+    if dense is None:
+        return Measured(seconds, {}, "")
+    gain = times_quicker(dense, lambda: programs[DENSE](*arguments[DENSE]), repeats)
+    return Measured(seconds, memory, f"{gain:.1f}")
 
 
-def report(name: str, times: dict[int, float], dense: dict[int, float], memory: dict[int, str]) -> None:
+def report(name: str, measured: Measured) -> None:
+    times, memory, gain = measured
     cells = [f"{1e3 * times[length]:.1f}" if length in times else "" for length in LENGTHS]
-    gain = f"{dense[DENSE] / times[DENSE]:.1f}" if dense else ""
     slopes = exponent(times), exponent(times, FITTED_FROM)
     weights = (memory.get(length, "") for length in WEIGHED)
     print(f"| {' | '.join((name, *cells, *slopes, gain, *weights))} |", flush=True)
@@ -131,25 +146,30 @@ def main(options: Options) -> None:
     short = [length for length in LENGTHS if length <= DENSE]
     matrices = {length: jnp.asarray(RANDOM.random((length, length), np.float32)) for length in short}
 
-    multiply = jax.jit(jnp.matmul)
+    repeats = options.repeats
     inputs = {length: random(length, options.columns) for length in LENGTHS}
-    dense = {
-        length: fastest(lambda n=length: multiply(matrices[n], inputs[n]), options.repeats)
-        for length in short
-    }
-    report("dense", dense, {}, {})
-    products = {"dense": dense}
+    multiply = jax.jit(jnp.matmul)
+    dense = measure(multiply, {n: (matrices[n], inputs[n]) for n in short}, repeats)
+    report("dense", dense)
+    products = {"dense": dense.seconds}
     for name, make in MASKS.items():
         arguments = {length: (make(length), inputs[length]) for length in LENGTHS}
-        products[name], memory = measure(lambda mask, x: mask.apply(x), arguments, options.repeats)
-        report(name, products[name], dense, memory)
+        found = measure(
+            lambda mask, x: mask.apply(x),
+            arguments,
+            repeats,
+            dense=lambda: multiply(matrices[DENSE], inputs[DENSE]),
+        )
+        products[name] = found.seconds
+        report(name, found)
 
     heads = {n: (random(n, options.features), random(n, options.features), inputs[n]) for n in LENGTHS}
-    dense = {n: fastest(lambda n=n: dense_attention(*heads[n], matrices[n]), options.repeats) for n in short}
-    report("dense attention", dense, {}, {})
+    report("dense attention", measure(dense_attention, {n: (*heads[n], matrices[n]) for n in short}, repeats))
     arguments = {length: (*heads[length], MASKS["Toeplitz"](length)) for length in LENGTHS}
-    times, memory = measure(masked_attention, arguments, options.repeats)
-    report("masked attention, Toeplitz", times, dense, memory)
+    attention = measure(
+        masked_attention, arguments, repeats, dense=lambda: dense_attention(*heads[DENSE], matrices[DENSE])
+    )
+    report("masked attention, Toeplitz", attention)
     if options.picture:
         draw(products, options.picture)
 

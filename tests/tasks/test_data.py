@@ -148,6 +148,8 @@ def test_textures_are_cut_from_their_photographs():
     assert not {row.tobytes() for row in train["x"]} & {row.tobytes() for row in valid["x"]}
 
 
+# From inside ase, under NumPy 2.5.
+@pytest.mark.filterwarnings("ignore:Setting the shape on a NumPy array:DeprecationWarning")
 def test_molecules_are_those_of_ase():
     from ase.collections import g2
 
