@@ -3,8 +3,9 @@
     python benchmarks/mask_cost.py                       # lengths 1,024 to 65,536, 64 columns
     python benchmarks/mask_cost.py --picture docs/img/mask_cost.png
 
-An exponent is the slope of log time over log length; the gain over the dense matrix is a ratio of medians, both
-programs taking turns; MB are those of compiled temporaries. Graphs are rings with 4 neighbours; the tree is uniformly random; the block-Toeplitz grid is a square.
+An exponent is the slope of log time over log length. The gain over the dense matrix is a ratio of medians,
+both programs taking turns. MB are those of compiled temporaries. Graphs are rings with 4 neighbours; the tree
+is uniformly random; the block-Toeplitz grid is a square.
 """
 
 from collections.abc import Callable

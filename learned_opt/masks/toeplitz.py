@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 from learned_opt.masks.base import Mask
 
 # Numbers that a CPU keeps in its cache, so that what columns are padded to stays there.
-_CACHED = 2**18
+_CACHED = 2**19
 # The longest FFT that is quicker for a pair of columns than for each of them; longer ones leave the cache.
 _PAIRED = 2**15
 
