@@ -81,7 +81,7 @@ class BlockToeplitz(Mask):
         products = _in_blocks(
             lambda grids: self._corner(self._spectrum(grids) * spectrum),
             pairs.reshape(-1, *self.grid),
-            numbers=4 * self.size,
+            numbers=8 * self.size,
         )
         return _unpaired(jnp.swapaxes(products.reshape(pairs.shape), -1, -2), x.shape[-1]) * scales
 
