@@ -226,10 +226,12 @@ def _start_from(config: TrainConfig, untrained: Any) -> Any:
     """The weights to start from; networks that they lack are those of the untrained optimizer."""
     theta, structure = load_weights(config.start)
     own = config.optimizer
-    networks = {"rule_width", "controller_width", "attention_heads", "history"}
-    missing = {name: getattr(own, name) for name in networks if not getattr(structure, name)}
-    if own.attention_heads and not structure.attention_heads:
-        missing["history"] = own.history
-    if replace(structure, **missing) != own:
+    networks = ("rule_width", "controller_width", "attention_heads")
+    lacking = {name: getattr(own, name) for name in networks if not getattr(structure, name)}
+    if "attention_heads" in lacking:
+        lacking["history"] = own.history
+    found = {module: group | theta.get(module, {}) for module, group in untrained.items()}
+    fits = jax.tree.map(jnp.shape, found) == jax.tree.map(jnp.shape, untrained)
+    if replace(structure, **lacking) != own or not fits:
         raise ValueError(f"{config.start} was made for {structure}, this run is for {own}")
-    return {module: group | theta.get(module, {}) for module, group in untrained.items()}
+    return found

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -15,7 +16,7 @@ from learned_opt.config import FLTConfig
 from learned_opt.weights import load_card, save_weights
 from meta_train import cli
 from meta_train.checkpoint import Checkpoints, config_of
-from meta_train.config import PRESETS
+from meta_train.config import LAWS_ONLY, PRESETS
 from meta_train.outer import train
 from meta_train.trained import load_trained
 from meta_train.trainer import Trainer
@@ -45,6 +46,18 @@ def test_a_run_can_start_from_a_weights_file(weights: Callable[[FLTConfig], str]
 
     np.testing.assert_array_equal(started.flat, ravel_pytree(load_weights(path)[0])[0])
     assert not np.array_equal(started.flat, Trainer(run_of()).flat)
+
+
+def test_networks_that_weights_lack_begin_without_effect() -> None:
+    config = run_of(start="flt-v0", optimizer=replace(LAWS_ONLY, rule_width=2, controller_width=2))
+    theta, laws = Trainer(config).theta, load_weights("flt-v0")[0]
+
+    for module, group in laws.items():
+        for name, value in group.items():
+            np.testing.assert_array_equal(theta[module][name], value)
+    assert not np.any(theta["flt/~/rule"]["w3"])
+    assert not np.any(theta["flt/~/controller"]["w2"])
+    assert np.any(theta["flt/~/rule"]["w1"])
 
 
 @pytest.mark.slow
