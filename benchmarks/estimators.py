@@ -6,10 +6,11 @@
 
 Every run starts from shipped weights that get networks, which begin without effect, and stops after the same
 time, compilation included. What is compared is the score of the VALIDATION families, on the same members.
-Run again with the same `--out`, finished runs are only drawn.
+Run again with the same `--out`, finished runs are only drawn; those that failed begin anew.
 """
 
 import os
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -28,9 +29,9 @@ from meta_train.plots import look
 from meta_train.report.trained import read_events
 from tasks.suites import META_TRAIN
 
+FINISHED = "finished"  # an empty file in the folder of a run that did not fail
 STEPS = 1_000_000  # never reached: the outer learning rate hardly decays
-RATES = {"es": 0.025, "backprop": 0.005}  # of the outer Adam: many small steps, or few
-OFTEN = 0.008  # of those that truncate
+WHOLE, TRUNCATED = 0.025, 0.008  # rates of the outer Adam: few steps, or many
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Options:
 
     out: Path
     """Folder of the runs, one for each estimator."""
-    estimators: tuple[str, ...] = ("es", "pes", "nres", "es+backprop")
+    estimators: tuple[str, ...] = ("es", "pes", "nres", "es+nres")
     """Names, or two joined by a plus: the first for the laws, the second for the networks."""
     minutes: float = 9.0
     """Of each run."""
@@ -72,7 +73,7 @@ def settings(options: Options, name: str) -> TrainConfig:
         network_estimator="".join(second),
         truncation=50 if "backprop" in name else 100,
         horizons=(100, 2500),
-        learning_rate=RATES.get(first, OFTEN),
+        learning_rate=WHOLE if first == "es" else TRUNCATED,
         validation_steps=1000,
         validation_seeds=16,
         validate_every=10 if first == "es" else 100,
@@ -88,15 +89,21 @@ def run(options: Options) -> None:
         free.put(str(device))
 
     def one(name: str) -> None:
+        shutil.rmtree(options.out / name, ignore_errors=True)
         device = free.get()
         environment = os.environ | ({"CUDA_VISIBLE_DEVICES": device} if options.devices else {})
         command = [sys.executable, __file__, *sys.argv[1:], "--child", name]
-        with (options.out / f"{name}.txt").open("w") as log:
-            subprocess.run(command, env=environment, stdout=log, stderr=subprocess.STDOUT, check=False)
+        path = options.out / f"{name}.txt"
+        with path.open("w") as log:
+            done = subprocess.run(command, env=environment, stdout=log, stderr=subprocess.STDOUT, check=False)
         free.put(device)
+        if done.returncode:
+            print(f"{name} failed ({done.returncode}): see {path}", flush=True)
+        else:
+            (options.out / name / FINISHED).touch()
 
     options.out.mkdir(parents=True, exist_ok=True)
-    missing = [name for name in options.estimators if not (options.out / name / "events").exists()]
+    missing = [name for name in options.estimators if not (options.out / name / FINISHED).exists()]
     with ThreadPoolExecutor(max_workers=max(1, options.devices)) as pool:
         list(pool.map(one, missing))
 

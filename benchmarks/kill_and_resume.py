@@ -6,6 +6,7 @@ Each kill is SIGKILL at a random moment of a process that trains, compilation in
 on every time. In the end the meta-parameters must be the same, bit for bit.
 """
 
+import os
 import random
 import subprocess
 import sys
@@ -65,6 +66,9 @@ def main(options: Options) -> int:
     with tempfile.TemporaryDirectory() as folder:
         untouched, killed = Path(folder, "untouched"), Path(folder, "killed")
         command = [sys.executable, __file__, "--child"]
+        # Else a kill would mostly meet a process that compiles what the one before it had compiled.
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(folder, "compiled"))
+        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
         started = time.monotonic()
         subprocess.run([*command, str(untouched)], check=True, stdout=subprocess.DEVNULL)
         whole = time.monotonic() - started

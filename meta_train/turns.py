@@ -27,8 +27,8 @@ class Turns:
         return self._dealt[end - self._per_step : end]
 
     def _deal_a_round(self) -> None:
-        complete, begun = divmod(len(self._dealt), self._per_step)
-        in_begun_step = set(self._dealt[complete * self._per_step :]) if begun else set()
+        complete = len(self._dealt) // self._per_step
+        in_begun_step = set(self._dealt[complete * self._per_step :])
         turn = len(self._dealt) // len(self._names)
         order = np.random.default_rng([self._seed, turn]).permutation(len(self._names))
         names = [self._names[place] for place in order]
