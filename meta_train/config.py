@@ -54,6 +54,7 @@ class TrainConfig:
       horizons: shortest and longest unroll in inner steps; drawn log-uniformly, one for each outer step.
       anytime: share of pairs that are not told their horizon.
       learning_rate: of the outer Adam, where a perturbation has standard deviation 0.1; decays to a tenth.
+      averaging: decay of the running average of the meta-parameters, which is what is measured and exported.
       clip: largest norm of the meta-gradient, in the same units.
       objective: weights of the log loss at the end of a run on validation data, at its end on training
         data, and of its mean on training data. Rewarding the second teaches to overfit where data are few.
@@ -78,6 +79,7 @@ class TrainConfig:
     horizons: tuple[int, int] = (100, 1500)
     anytime: float = 0.2
     learning_rate: float = 0.03
+    averaging: float = 0.9
     clip: float = 3.0
     objective: tuple[float, float, float] = (0.8, 0.0, 0.2)
     validation: tuple[str, ...] = tuple(VALIDATION)
@@ -99,6 +101,10 @@ class TrainConfig:
                 raise ValueError(f"{name}={getattr(self, name)}: expected at least 1")
         if not 0 <= self.augmented <= 1:
             raise ValueError(f"augmented={self.augmented}: expected a share from 0 to 1")
+        if not 0 <= self.averaging < 1:
+            raise ValueError(f"averaging={self.averaging}: expected a decay from 0 to below 1")
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate={self.learning_rate}: expected a positive number")
         if self.pairs_at_once < 0 or self.pairs % (self.pairs_at_once or self.pairs):
             raise ValueError(
                 f"pairs_at_once={self.pairs_at_once}: expected 0 or a divisor of pairs={self.pairs}"

@@ -26,7 +26,6 @@ from tasks import TaskFamily
 from tasks.augment import augmented
 from tasks.suites import META_TRAIN, VALIDATION
 
-AVERAGING = 0.9  # decay of the running average of the meta-parameters
 VALIDATION_SEED = 1_000_003  # of the validation members: the same in every run
 
 
@@ -157,6 +156,8 @@ class Trainer:
         kept = [gradient for gradient, good in zip(gradients, finite, strict=True) if good]
         gradient = sum(kept, jnp.zeros_like(self.flat)) / max(1, len(kept))
         gradient = from_first(gradient)  # hosts may round differently
+        if len(kept) > 1:
+            watch.agreed(step + 1, shared(np.stack(kept)))
         state = self.advance(state._replace(workers={}), gradient, len(gradients) - len(kept))
         state = state._replace(workers=workers)
         watch.stepped(
@@ -202,12 +203,12 @@ class Trainer:
 
     def _advance(self, state: RunState, gradient: jax.Array, excluded: int = 0) -> RunState:
         updates, outer = self.outer.update(gradient, state.outer, state.flat)
-        flat = state.flat + updates * self.scale
+        flat, decay = state.flat + updates * self.scale, self.config.averaging
         return state._replace(
             step=state.step + 1,
             flat=flat,
             outer=outer,
-            average=AVERAGING * state.average + (1 - AVERAGING) * flat,
+            average=decay * state.average + (1 - decay) * flat,
             excluded=state.excluded + excluded,
             clipped=state.clipped + (jnp.linalg.norm(gradient) > self.config.clip),
         )
@@ -220,6 +221,18 @@ class Trainer:
             )
 
         return jax.vmap(one, (None, 0, None, None, None))
+
+
+def shared(gradients: np.ndarray) -> float:
+    """Estimate of the squared length of what several families' meta-gradients have in common.
+
+    It is the mean product of two of them, in which their noise cancels: unbiased, so it may be negative.
+
+    Args:
+      gradients: [families, size], two families or more.
+    """
+    products = gradients @ gradients.T
+    return float(products[~np.eye(len(gradients), dtype=bool)].mean())
 
 
 def _start_from(config: TrainConfig, untrained: Any) -> Any:

@@ -96,6 +96,10 @@ class Watch:
         for name, count in counts.items():
             self._writer.add_scalar(f"count/{name}", count, step)
 
+    def agreed(self, step: int, shared: float) -> None:
+        """How much of the families' meta-gradients points the same way, as a squared length."""
+        self._writer.add_scalar("meta_gradient_shared", shared, step)
+
     def took(self, step: int, seconds: float) -> None:
         """How long the run has taken so far, all its sessions together."""
         self._writer.add_scalar("seconds", seconds, step)

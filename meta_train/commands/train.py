@@ -28,6 +28,13 @@ class Train:
     estimator: EstimatorName | None = None
     """Of the meta-gradient: evolution strategies on whole runs (es) or on stretches of them (truncated-es),
     persistent (pes) or with reused noise (nres), or truncated backpropagation. None keeps the preset's."""
+    pairs: int | None = None
+    """Antithetic pairs of runs that a family trains in an outer step; None keeps the preset's."""
+    learning_rate: float | None = None
+    """Of the outer Adam. Too large a one makes a noisy meta-gradient wander; None keeps the preset's."""
+    averaging: float | None = None
+    """Decay of the running average of the meta-parameters, which is measured and exported. None keeps the
+    preset's."""
     network_estimator: TruncatedName | None = None
     """Another one for the networks' part of it, while es makes that of the laws. None keeps the preset's."""
     networks: bool = False
@@ -68,7 +75,7 @@ class Train:
         changes: dict[str, Any] = {
             name: getattr(self, name)
             for name in (
-                *("steps", "seed", "estimator", "network_estimator"),
+                *("steps", "seed", "pairs", "learning_rate", "averaging", "estimator", "network_estimator"),
                 *("augmented", "truncation", "pairs_at_once", "start"),
             )
         }

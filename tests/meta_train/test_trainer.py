@@ -8,7 +8,7 @@ import pytest
 
 from meta_train.config import CHUNK, NETWORK_SIGMA, PRESETS, SIGMA
 from meta_train.outer import train
-from meta_train.trainer import Gain, Trainer
+from meta_train.trainer import Gain, Trainer, shared
 from meta_train.unroll import Score
 
 from .bowls import Silent, run_of, saved
@@ -30,6 +30,30 @@ def test_one_step_moves_each_meta_parameter_in_proportion_to_its_perturbation(tr
             np.testing.assert_allclose(change, expected, rtol=2e-3, atol=2e-6)
     np.testing.assert_allclose(state.average, 0.9 * trainer.flat + 0.1 * state.flat, rtol=1e-5, atol=1e-6)
     assert int(state.step) == 1
+
+
+def test_the_average_forgets_as_fast_as_it_is_told() -> None:
+    trainer = Trainer(run_of(averaging=0.25))
+    state = trainer.advance(trainer.start(), jnp.ones(trainer.flat.size))
+
+    np.testing.assert_allclose(state.average, 0.25 * trainer.flat + 0.75 * state.flat, rtol=1e-5, atol=1e-6)
+
+
+def test_what_gradients_share_is_measured_without_their_noise() -> None:
+    random = np.random.default_rng(0)
+    common = random.normal(size=100)
+    noisy = common + 3.0 * random.normal(size=(2000, 100))
+
+    assert shared(noisy) == pytest.approx(common @ common, rel=0.1)
+    assert np.mean(noisy**2) * 100 > 5 * shared(noisy)
+    assert shared(np.stack([common, -common])) == pytest.approx(-common @ common)
+
+
+@pytest.mark.parametrize("wrong", [{"averaging": 1.0}, {"averaging": -0.1}, {"learning_rate": 0.0}])
+def test_rates_that_cannot_work_are_refused(wrong: dict[str, float]) -> None:
+    [(name, value)] = wrong.items()
+    with pytest.raises(ValueError, match=f"{name}={value}: expected"):
+        run_of(**wrong)
 
 
 def test_the_outer_rate_decays_to_a_tenth(trainer: Trainer) -> None:
