@@ -36,7 +36,7 @@ def test_everything_loads_without_a_network(disk, monkeypatch):
     for suite in suites.SUITES.values():
         for family in suite.values():
             assert family.data() is family.data()
-    assert len(list(disk.glob("*.npz"))) == 8
+    assert len(list(disk.glob("*.npz"))) == 9
     assert not list(disk.glob("*.tmp"))
 
 
