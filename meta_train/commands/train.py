@@ -25,6 +25,8 @@ class Train:
     """Number of outer steps; None keeps the preset's."""
     seed: int | None = None
     """Seed of everything random in the run; None keeps the preset's."""
+    families: tuple[str, ...] | None = None
+    """Names of META_TRAIN families to train on; None keeps the preset's."""
     estimator: EstimatorName | None = None
     """Of the meta-gradient: evolution strategies on whole runs (es) or on stretches of them (truncated-es),
     persistent (pes) or with reused noise (nres), or truncated backpropagation. None keeps the preset's."""
@@ -75,7 +77,7 @@ class Train:
         changes: dict[str, Any] = {
             name: getattr(self, name)
             for name in (
-                *("steps", "seed", "pairs", "learning_rate", "averaging", "estimator", "network_estimator"),
+                *("steps", "seed", "families", "pairs", "learning_rate", "averaging", "estimator", "network_estimator"),
                 *("augmented", "truncation", "pairs_at_once", "start"),
             )
         }
