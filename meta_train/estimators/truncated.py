@@ -96,7 +96,11 @@ class TruncatedES:
 
         several = len(self.signs[self.kept]) > 1
         runs = worker.runs if several else jax.tree.map(lambda x: x[0], worker.runs)
-        runs, scores = jax.vmap(train, (0 if several else None, 0))(runs, jnp.asarray(self.signs))
+        # They stand at the same step, so that each batch is drawn once for all of them.
+        runs, together = runs._replace(step=worker.runs.step[0]), Run(0, 0, None, 0)
+        axes = together if several else None
+        runs, scores = jax.vmap(train, (axes, 0), (together, 0))(runs, jnp.asarray(self.signs))
+        runs = runs._replace(step=jnp.broadcast_to(runs.step, len(self.signs)))
         runs, scores = (
             jax.tree.map(lambda x, part=part: x[part], tree)
             for tree, part in ((runs, self.kept), (scores, slice(2)))

@@ -212,6 +212,19 @@ def test_a_host_that_is_killed_ends_the_other_with_a_clear_error(killed: int, tm
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("stopped", [0, 1])
+def test_a_host_that_is_stopped_but_lives_ends_the_other_within_a_minute(
+    stopped: int, tmp_path: Path
+) -> None:
+    with two_hosts(RUN, "--preset", "long", "--out", str(tmp_path)) as processes:
+        until_step(processes[0], 2)
+        processes[stopped].send_signal(signal.SIGSTOP)
+        _, errors = processes[1 - stopped].communicate(timeout=60)
+
+    check_lost(processes[1 - stopped].returncode, errors)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("killed", [0, 1])
 def test_it_does_so_even_if_nothing_is_gathered(killed: int) -> None:
     with two_hosts(ASLEEP) as processes:
