@@ -30,7 +30,6 @@ from tasks.models import mlp
 
 FAMILY = classifier("digits", sources.DIGITS, mlp(64, 32, 10), batch=128, steps=1000, vary={})
 RATE = 0.1
-STEPS = jnp.int32(CHUNK)  # workers have horizons of their own
 
 
 @dataclass(frozen=True)
@@ -48,13 +47,19 @@ class Options:
     weights: str = "flt-v0"
     """Whose structure and laws are used."""
 
+    def __post_init__(self) -> None:
+        if self.truncation < CHUNK or self.truncation % CHUNK:
+            raise SystemExit(f"--truncation {self.truncation}: expected a positive multiple of {CHUNK}")
+        if self.repeats < 1:
+            raise SystemExit(f"--repeats {self.repeats}: expected at least 1")
+
 
 class Program:
     """A compiled outer step that goes on where it stopped."""
 
-    def __init__(self, function: Any, shared: Any, workers: Any, pairs: int, data: Any):
-        self._population = Population(function, pairs)
-        self._workers = self._population.placed(workers)
+    def __init__(self, function: Any, shared: Any, workers: Any, options: Options, data: Any):
+        self._population = Population(function, options.pairs)
+        self._workers, self._truncation = self._population.placed(workers), jnp.int32(options.truncation)
         self._shared, self._data, self._step = shared, data, 0
         self.seconds: list[float] = []
         self()
@@ -62,7 +67,7 @@ class Program:
     def __call__(self) -> None:
         keys = Keys.of(0, self._step, 0)
         started = time.perf_counter()
-        found = self._population(self._shared, keys, STEPS, self._data, workers=self._workers)
+        found = self._population(self._shared, keys, self._truncation, self._data, workers=self._workers)
         _, self._workers = jax.block_until_ready(found)
         if self._step:  # the first compiles
             self.seconds.append(time.perf_counter() - started)
@@ -102,7 +107,7 @@ def programs(options: Options) -> tuple[Program, Program]:
     estimator: TruncatedES = ESTIMATORS[options.estimator](FAMILY, config, theta)  # type: ignore[assignment]
     data = FAMILY.data()
     workers: Worker = estimator.workers(options.pairs, data)
-    many = options.pairs, replicate(data)
+    many = options, replicate(data)
     learned = Program(estimator.evaluate, ravel_pytree(theta)[0], workers, *many)
     starts = jax.random.split(jax.random.key(0), (options.pairs, 2))
     params = jax.vmap(jax.vmap(lambda key: FAMILY.init(key, FAMILY.sample(key))))(starts)

@@ -61,6 +61,16 @@ with hosts.joined(2, int(sys.argv[1]), sys.argv[2]):
     print("step 0:")
     time.sleep(90)
 """
+BUSY = """
+import sys
+from meta_train import hosts
+
+with hosts.joined(2, int(sys.argv[1]), sys.argv[2], seconds=5):
+    hosts.largest(0)
+    while not hosts.is_first():
+        pass
+    hosts.largest(0)
+"""
 RUN = f"""
 import sys
 from tests.meta_train.bowls import run_of
@@ -233,6 +243,15 @@ def test_it_does_so_even_if_nothing_is_gathered(killed: int) -> None:
         _, errors = processes[1 - killed].communicate(timeout=60)
 
     check_lost(processes[1 - killed].returncode, errors)
+
+
+@pytest.mark.slow
+def test_a_host_that_lives_but_sends_nothing_is_not_waited_for_beyond_patience() -> None:
+    with two_hosts(BUSY) as processes:
+        _, errors = processes[0].communicate(timeout=60)
+
+    check_lost(processes[0].returncode, errors)
+    assert "waited 5 s in vain for another host" in errors
 
 
 def check_lost(code: int, errors: str) -> None:
