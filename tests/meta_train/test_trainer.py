@@ -113,7 +113,6 @@ def test_a_finished_run_says_what_it_gained(tmp_path: Path, capsys: pytest.Captu
     assert str(trainer.gain(state)) in " ".join(capsys.readouterr().out.split())
 
 
-@pytest.mark.usefixtures("quick_programs")
 @pytest.mark.parametrize("bounds", [(25, 25), (25, 75), (100, 1500)])
 def test_horizons_are_multiples_of_the_chunk_within_bounds(bounds: tuple[int, int]) -> None:
     trainer = Trainer(run_of(horizons=bounds))
@@ -137,15 +136,14 @@ def test_truncations_grow_log_linearly_for_the_families_that_are_truncated() -> 
 
 
 def test_the_longest_run_grows_log_linearly() -> None:
-    longest = [
-        max(
-            Trainer(run_of(longest_at_first=50, horizons=(25, 400), seed=seed)).horizon(step, "bowl")
-            for seed in range(40)
-        )
-        for step in range(4)
-    ]
+    trainer = Trainer(run_of(steps=401, longest_at_first=50, horizons=(25, 800)))
 
-    assert longest == [50, 100, 200, 400]
+    horizons = np.asarray([trainer.horizon(step, "bowl") for step in range(401)])
+
+    longest = 50 * 2 ** (np.arange(401) / 100)
+    assert (horizons <= longest + CHUNK / 2).all()
+    for start, end in ((0, 75), (100, 150), (200, 300), (300, 600)):
+        assert end * 0.6 <= horizons[start : start + 100].max()
 
 
 def test_every_preset_has_horizons_that_are_whole_chunks() -> None:
