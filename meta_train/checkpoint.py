@@ -158,11 +158,13 @@ def config_of(settings: dict[str, Any]) -> TrainConfig:
     Raises:
       ValueError: these are not the settings of a run made with this release.
     """
-    values: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()
-    }
+    values: dict[str, Any] = {key: _tuples(value) for key, value in settings.items()}
     try:
         values["optimizer"] = FLTConfig.from_json(json.dumps(settings["optimizer"]))
         return TrainConfig(**values)
     except (KeyError, TypeError) as error:
         raise ValueError(f"not the settings of a run made with this release: {error}") from error
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value

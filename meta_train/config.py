@@ -10,6 +10,7 @@ from tasks.suites import META_TRAIN, VALIDATION
 
 TruncatedName = Literal["truncated-es", "pes", "nres", "backprop"]
 EstimatorName = Literal["es", TruncatedName]
+NoiseName = Literal["gaussian", "orthogonal"]
 CHUNK = 25  # inner steps of the compiled inner loop; horizons are multiples of it
 
 SIGMA = {
@@ -48,10 +49,16 @@ class TrainConfig:
       estimator: of the meta-gradient, a name in `meta_train.estimators.ESTIMATORS`.
       network_estimator: of the networks' part of it, one that truncates, while "es" estimates the laws' part;
         empty if `estimator` makes all of it.
+      family_estimators: pairs (family, estimator) of the families that do not use `estimator`.
+      noise: "gaussian", or "orthogonal": perturbations of the same lengths, at right angles to each other in
+        blocks of as many pairs as there are meta-parameters; not for "nres" and "backprop".
       truncation: inner steps of an outer step, a multiple of 25; all of the run for the estimator "es".
+      last_truncation: the same at the last outer step, to which it grows log-linearly; 0 if it stays.
       pairs_at_once: pairs that a device evaluates side by side, if not its whole share (0). The meta-gradient
         then does not depend on the number of devices, not even in rounding; small shares cost speed.
       horizons: shortest and longest unroll in inner steps; drawn log-uniformly, one for each outer step.
+      longest_at_first: the longest unroll at the first outer step, from which it grows log-linearly; 0 if it
+        stays. For the estimator "es".
       anytime: share of pairs that are not told their horizon.
       learning_rate: of the outer Adam, where a perturbation has standard deviation 0.1; decays to a tenth.
       averaging: decay of the running average of the meta-parameters, which is what is measured and exported.
@@ -74,9 +81,13 @@ class TrainConfig:
     pairs: int = 48
     estimator: EstimatorName = "es"
     network_estimator: TruncatedName | Literal[""] = ""
+    family_estimators: tuple[tuple[str, EstimatorName], ...] = ()
+    noise: NoiseName = "gaussian"
     truncation: int = 50
+    last_truncation: int = 0
     pairs_at_once: int = 0
     horizons: tuple[int, int] = (100, 1500)
+    longest_at_first: int = 0
     anytime: float = 0.2
     learning_rate: float = 0.03
     averaging: float = 0.9
@@ -109,22 +120,57 @@ class TrainConfig:
             raise ValueError(
                 f"pairs_at_once={self.pairs_at_once}: expected 0 or a divisor of pairs={self.pairs}"
             )
-        if self.estimator not in get_args(EstimatorName):
-            names = ", ".join(get_args(EstimatorName))
-            raise ValueError(f"estimator={self.estimator!r}: expected one of {names}")
+        self._check_estimators()
         if self.network_estimator:
             self._check_mixture()
+        self._check_lengths()
+
+    def estimator_of(self, family: str) -> EstimatorName:
+        """Which estimator a family uses."""
+        return dict(self.family_estimators).get(family, self.estimator)
+
+    def _estimators(self) -> set[str]:
+        return {self.estimator, *dict(self.family_estimators).values()}
+
+    def _check_estimators(self) -> None:
+        names = get_args(EstimatorName)
+        if self.estimator not in names:
+            raise ValueError(f"estimator={self.estimator!r}: expected one of {', '.join(names)}")
+        for family, name in self.family_estimators:
+            if family not in self.families or name not in names:
+                raise ValueError(
+                    f"family_estimators has {(family, name)}: expected one of `families` and one of "
+                    f"{', '.join(names)}"
+                )
+        if self.noise not in get_args(NoiseName):
+            raise ValueError(f"noise={self.noise!r}: expected one of {', '.join(get_args(NoiseName))}")
+        without = {"nres", "backprop"} & (self._estimators() | {self.network_estimator})
+        if self.noise == "orthogonal" and without:
+            raise ValueError(f"noise='orthogonal' with {', '.join(sorted(without))}: expected 'gaussian'")
+
+    def _check_lengths(self) -> None:
         if self.truncation < CHUNK or self.truncation % CHUNK:
             raise ValueError(f"truncation={self.truncation}: expected a positive multiple of {CHUNK}")
+        if last := self.last_truncation:
+            if last < self.truncation or last % CHUNK:
+                raise ValueError(
+                    f"last_truncation={last}: expected 0 or a multiple of {CHUNK}, from truncation on"
+                )
+            if self.network_estimator or "backprop" in self._estimators():
+                raise ValueError(f"last_truncation={last}: backprop and network_estimator have a fixed one")
         shortest, longest = self.horizons
         if not CHUNK <= shortest <= longest:
             raise ValueError(f"horizons={self.horizons}: expected {CHUNK} <= shortest <= longest")
+        if self.longest_at_first and not shortest <= self.longest_at_first <= longest:
+            raise ValueError(
+                f"longest_at_first={self.longest_at_first}: expected 0 or a number within {self.horizons}"
+            )
 
     def _check_mixture(self) -> None:
         given = f"network_estimator={self.network_estimator!r}"
         if self.network_estimator not in get_args(TruncatedName):
             raise ValueError(f"{given}: expected '' or one of {', '.join(get_args(TruncatedName))}")
-        if self.estimator != "es":
+        if self._estimators() != {"es"}:
             raise ValueError(f"{given} with estimator={self.estimator!r}: expected 'es' for the laws")
         if not (self.optimizer.rule_width or self.optimizer.controller_width):
             raise ValueError(f"{given}: expected an optimizer with networks (--networks)")

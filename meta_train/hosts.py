@@ -9,8 +9,10 @@ import hashlib
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Literal
 
 import jax
@@ -18,6 +20,8 @@ import numpy as np
 from jax.experimental.multihost_utils import broadcast_one_to_all, process_allgather
 
 HEARTBEAT = 30  # seconds without a sign of life after which a host is given up
+PATIENCE = 300.0  # seconds to wait for one that gives signs of life, but nothing else
+patience: ContextVar[float] = ContextVar("patience", default=PATIENCE)
 LOST = (
     "meta-train: another host of this run has ended or cannot be reached, so this one ends too. Its own "
     "output says why, if it could. The same command on all hosts goes on from the newest checkpoint"
@@ -34,17 +38,22 @@ if not sys.stdin.read():
 
 @contextmanager
 def joined(
-    number: int | Literal["cluster"], host: int | None = None, coordinator: str | None = None
+    number: int | Literal["cluster"],
+    host: int | None = None,
+    coordinator: str | None = None,
+    seconds: float = PATIENCE,
 ) -> Iterator[None]:
     """Makes this process one of several that share a run. Nothing may have been computed before.
 
-    A host that ends by an error, or is killed, ends all others within twice `HEARTBEAT` seconds.
+    A host that ends by an error, is killed or is stopped ends all others within twice `HEARTBEAT` seconds.
 
     Args:
       number: how many there are; 1 changes nothing, "cluster" takes everything from what SLURM, Open MPI or
         Kubernetes tell (see `jax.distributed.initialize`).
       host: the number of this process, from 0.
       coordinator: ADDRESS:PORT, the address of host 0 and a free port there.
+      seconds: how long this host waits for what another one has to send, once its own part is done. Then its
+        process ends, with exit code 1.
 
     Raises:
       ValueError: the place of this process is not clear, or hosts have different numbers of devices.
@@ -65,6 +74,7 @@ def joined(
         [sys.executable, "-S", "-c", HEAR, LOST], stdin=subprocess.PIPE, start_new_session=True
     )
     atexit.register(listener.communicate, b"in good order")
+    patience.set(seconds)
     try:
         _initialize(place)
         if jax.device_count() != count() * jax.local_device_count():
@@ -121,7 +131,8 @@ def gather(tree: Any) -> Any:
     """The inverse of `share`; with several hosts it waits for all of them, and leaves are NumPy arrays."""
     if not several():
         return tree
-    with _clear_errors():
+    jax.block_until_ready(tree)
+    with _waiting():
         return process_allgather(tree, tiled=True)
 
 
@@ -129,7 +140,8 @@ def from_first(tree: Any) -> Any:
     """The first host's tree of arrays, on all hosts."""
     if not several():
         return tree
-    with _clear_errors():
+    jax.block_until_ready(tree)
+    with _waiting():
         return broadcast_one_to_all(tree)
 
 
@@ -150,11 +162,23 @@ def require_same(settings: str) -> None:
 
 
 @contextmanager
-def _clear_errors() -> Iterator[None]:
+def _waiting() -> Iterator[None]:
+    """Says clearly that another host is lost, or ends the process if it comes to nothing."""
+    watchdog = threading.Timer(patience.get(), _give_up, (patience.get(),))
+    watchdog.daemon = True
+    watchdog.start()
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
         raise ConnectionError(f"{LOST.removeprefix('meta-train: ')} ({error})") from error
+    finally:
+        watchdog.cancel()
+
+
+def _give_up(seconds: float) -> None:
+    """Ends the process, whose main thread waits and cannot be interrupted; the listener says the rest."""
+    print(f"meta-train: waited {seconds:g} s in vain for another host", file=sys.stderr, flush=True)
+    os._exit(1)
 
 
 def _leave(listener: subprocess.Popen) -> None:

@@ -138,13 +138,14 @@ class Trainer:
         """One outer step. A family whose meta-gradient is not finite is left out of it."""
         started = time.monotonic()
         step = int(state.step)
-        horizon = self.horizon(step)
+        horizons: list[int] = []
         scores: dict[str, Score] = {}
         workers = dict(state.workers)
         gradients = []
         for name in self.turns[step]:
             keys = Keys.of(self.config.seed, step, self.config.families.index(name))
-            population, arguments = self.programs[name], (state.flat, keys, jnp.int32(horizon))
+            horizons.append(self.horizon(step, name))
+            population, arguments = self.programs[name], (state.flat, keys, jnp.int32(horizons[-1]))
             found = population(*arguments, self.data[name], workers=workers[name])
             scores[name], workers[name] = found
             weighed = population.gathered(self.estimators[name].weighed(workers[name]))
@@ -161,7 +162,7 @@ class Trainer:
         state = self.advance(state._replace(workers={}), gradient, len(gradients) - len(kept))
         state = state._replace(workers=workers)
         watch.stepped(
-            step + 1, horizon, scores, gradient, self.unravel(state.flat), time.monotonic() - started
+            step + 1, horizons, scores, gradient, self.unravel(state.flat), time.monotonic() - started
         )
         watch.counted(step + 1, excluded=int(state.excluded), clipped=int(state.clipped))
         return state
@@ -193,13 +194,14 @@ class Trainer:
         )
         return Gain.of(before, after)
 
-    def horizon(self, step: int) -> int:
-        """Inner steps of an outer step."""
-        if self.config.estimator != "es":
-            return self.config.truncation
-        low, high = np.log(self.config.horizons)
-        draw = np.random.default_rng([self.config.seed, step, 1]).uniform(low, high)
-        return max(CHUNK, round(np.exp(draw) / CHUNK) * CHUNK)
+    def horizon(self, step: int, family: str) -> int:
+        """Inner steps of an outer step, a multiple of CHUNK."""
+        config, share = self.config, step / max(1, self.config.steps - 1)
+        if config.estimator_of(family) != "es":
+            return _chunks(_grown(config.truncation, config.last_truncation, share))
+        shortest, longest = config.horizons
+        low, high = np.log((shortest, _grown(config.longest_at_first or longest, longest, share)))
+        return _chunks(np.exp(np.random.default_rng([config.seed, step, 1]).uniform(low, high)))
 
     def _advance(self, state: RunState, gradient: jax.Array, excluded: int = 0) -> RunState:
         updates, outer = self.outer.update(gradient, state.outer, state.flat)
@@ -221,6 +223,15 @@ class Trainer:
             )
 
         return jax.vmap(one, (None, 0, None, None, None))
+
+
+def _grown(first: int, last: int, share: float) -> float:
+    """Between the two, log-linearly; the first if there is no last."""
+    return first if last in (0, first) else first ** (1 - share) * last**share
+
+
+def _chunks(steps: float) -> int:
+    return max(CHUNK, round(steps / CHUNK) * CHUNK)
 
 
 def shared(gradients: np.ndarray) -> float:

@@ -71,7 +71,7 @@ class InnerLoop:
           theta: meta-parameters.
           run: where to go on.
           key: of the member.
-          steps: horizon of the whole run, int32 scalar, a multiple of CHUNK.
+          steps: horizon of the whole run, int32 scalar, a multiple of CHUNK. Steps beyond it do not count.
           told: bool scalar: whether the optimizer knows the horizon.
           data: the family's data.
           chunks: a traced number makes a loop of dynamic length, an int one that can be differentiated.
@@ -90,7 +90,7 @@ class InnerLoop:
             batch = self.family.batch(jax.random.fold_in(key_run, t), data.train, member)
             loss, gradient = jax.value_and_grad(self.family.loss)(params, batch, member)
             updates, (state, _) = optimizer.update(gradient, (state, optax.ScaleState()), params)
-            log = _log(loss, initial)
+            log = jnp.where(t < steps, _log(loss, initial), 0.0)
             final = score.final + jnp.where(t >= tail, log, 0.0)
             score = score._replace(final=final, mean=score.mean + log)
             return (Run(optax.apply_updates(params, updates), state, t + 1, initial), score), None

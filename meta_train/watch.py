@@ -1,6 +1,6 @@
 """What a run shows while it goes: a progress bar with the time left; for TensorBoard numbers and pictures."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -65,16 +65,16 @@ class Watch:
     def stepped(
         self,
         step: int,
-        horizon: int,
+        horizons: Sequence[int],
         scores: Mapping[str, Score],
         gradient: jax.Array,
         theta: Any,
         seconds: float,
     ) -> None:
-        """An outer step is done."""
+        """An outer step is done; each of its families took so many inner steps."""
         norm = float(np.linalg.norm(gradient))
         finals = {name: float(np.median(score.final)) for name, score in scores.items()}
-        rate = 2 * self._pairs * horizon * len(scores) / seconds
+        rate, horizon = 2 * self._pairs * sum(horizons) / seconds, round(np.mean(horizons))
         scalars = {"meta_gradient_norm": norm, "horizon": horizon, "inner_steps_per_second": rate}
         scalars |= {f"log_loss/{name}": value for name, value in finals.items()}
         scalars |= {f"law/{name}": value for name, value in _laws(theta).items()}

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from rich.console import Console
 from tyro.conf import Positional
 
-from meta_train.config import EstimatorName, TruncatedName
+from meta_train.config import EstimatorName, NoiseName, TruncatedName
 from meta_train.lookup import UsageError, one_of
 
 
@@ -39,6 +39,10 @@ class Train:
     preset's."""
     network_estimator: TruncatedName | None = None
     """Another one for the networks' part of it, while es makes that of the laws. None keeps the preset's."""
+    family_estimators: tuple[tuple[str, EstimatorName], ...] | None = None
+    """Families that use another estimator: FAMILY ESTIMATOR, as often as needed. None keeps the preset's."""
+    noise: NoiseName | None = None
+    """Perturbations of pairs: gaussian, or orthogonal to each other. None keeps the preset's."""
     networks: bool = False
     """Give the rule and the controller networks, which begin without effect."""
     augmented: float | None = None
@@ -46,6 +50,11 @@ class Train:
     precision, from 0 to 1. None keeps the preset's."""
     truncation: int | None = None
     """Inner steps of a stretch, a multiple of 25; None keeps the preset's."""
+    last_truncation: int | None = None
+    """The same at the last outer step, to which it grows; None keeps the preset's, 0 lets it stay."""
+    longest_at_first: int | None = None
+    """Longest run of the first outer step of es, from which it grows; None keeps the preset's, 0 lets it
+    stay."""
     pairs_at_once: int | None = None
     """Antithetic pairs that a device evaluates side by side: bounds memory, and makes rounding the same on
     any number of devices. None keeps the preset's, 0 takes all."""
@@ -63,6 +72,8 @@ class Train:
     """Number of this process, from 0. The first alone writes to the folder and shows progress."""
     coordinator: str | None = None
     """ADDRESS:PORT of host 0, with a port that is free there."""
+    patience: float = 300.0
+    """Seconds to wait for a host that is alive, but sends nothing."""
 
     def run(self, console: Console) -> int:
         """Delegate to the outer loop."""
@@ -73,17 +84,20 @@ class Train:
 
         if self.time_limit is not None and self.time_limit <= 0:
             raise UsageError(f"--time-limit is in minutes and must be positive, not {self.time_limit:g}")
+        if self.patience <= 0:
+            raise UsageError(f"--patience is in seconds and must be positive, not {self.patience:g}")
         preset = one_of(PRESETS, self.preset, "preset")
         changes: dict[str, Any] = {
             name: getattr(self, name)
             for name in (
-                *("steps", "seed", "families", "pairs", "learning_rate", "averaging", "estimator", "network_estimator"),
-                *("augmented", "truncation", "pairs_at_once", "start"),
+                *("steps", "seed", "families", "pairs", "learning_rate", "averaging", "augmented", "start"),
+                *("estimator", "network_estimator", "family_estimators", "noise", "pairs_at_once"),
+                *("truncation", "last_truncation", "longest_at_first"),
             )
         }
         given = {name: value for name, value in changes.items() if value is not None}
         try:
-            with joined(self.hosts, self.host, self.coordinator):
+            with joined(self.hosts, self.host, self.coordinator, self.patience):
                 if self.start is not None:
                     given["optimizer"] = learned_opt.load_weights(self.start)[1]
                 if self.networks:

@@ -42,4 +42,4 @@ def estimator_of(family: TaskFamily, config: TrainConfig, theta: Any) -> Estimat
     """The estimator that a run's settings ask for."""
     if config.network_estimator:
         return Mixture(family, config, theta, ESTIMATORS[config.network_estimator])
-    return ESTIMATORS[config.estimator](family, config, theta)
+    return ESTIMATORS[config.estimator_of(family.name)](family, config, theta)

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from meta_train.config import CHUNK
 from meta_train.estimators.base import Keys
 from meta_train.estimators.truncated import TruncatedES, Worker
 from meta_train.unroll import Run, Score, objective
@@ -28,13 +29,22 @@ class Backprop(TruncatedES):
         return jnp.where(jnp.isfinite(lengths), shortened, 0.0).sum(0) * (size / pairs) ** 0.5
 
     def _one(
-        self, flat: jax.Array, pair: jax.Array, worker: Worker, keys: Keys, data: Any
+        self,
+        flat: jax.Array,
+        pair: jax.Array,
+        worker: Worker,
+        noise: jax.Array,
+        keys: Keys,
+        chunks: Any,
+        data: Any,
     ) -> tuple[Score, Worker]:
-        worker, member, _ = self._begin(flat, pair, worker, keys, data)
+        del noise, chunks
+        chunks = self._config.truncation // CHUNK  # a loop of dynamic length has no gradient
+        worker, member, _ = self._begin(flat, pair, worker, keys, chunks, data)
 
         def loss(flat: jax.Array) -> tuple[jax.Array, tuple[Run, Score]]:
             before = jax.tree.map(lambda x: x[0], worker.runs)
-            run, score = self._train(flat, before, worker.steps, member, data)
+            run, score = self._train(flat, before, worker.steps, member, chunks, data)
             return objective(score, self._config.objective), (run, score)
 
         gradient, (run, score) = jax.grad(loss, has_aux=True)(flat)

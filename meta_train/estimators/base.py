@@ -5,7 +5,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
-from meta_train.config import NETWORK_SIGMA, SIGMA
+from meta_train.config import NETWORK_SIGMA, SIGMA, NoiseName
 from meta_train.unroll import Score, objective
 
 CLIP = 2.0  # of a pair's normalised difference
@@ -43,6 +43,33 @@ class Keys(NamedTuple):
 def noise(key: jax.Array, pair: jax.Array, size: int) -> jax.Array:
     """Perturbation of one pair in units of its scale, [size]."""
     return jax.random.normal(jax.random.fold_in(key, pair), (size,))
+
+
+def perturbations(key: jax.Array, pairs: jax.Array, size: int, total: int, kind: NoiseName) -> jax.Array:
+    """Perturbations of some pairs in units of their scale, float32 [pairs, size]; of each its own is normal.
+
+    Orthogonal ones are those of a random rotation, with lengths of normal vectors (Choromanski et al.,
+    "Structured Evolution with Compact Architectures", arXiv 1804.02395). Every device makes all of them.
+
+    Args:
+      key: random key, the same for all pairs.
+      pairs: their numbers, int32 [pairs].
+      size: number of meta-parameters.
+      total: how many pairs there are in all.
+      kind: "gaussian", or "orthogonal": at right angles within each block of `size` pairs.
+    """
+    if kind == "gaussian":
+        return jax.vmap(noise, (None, 0, None))(key, pairs, size)
+    block = min(size, total)
+
+    def directions(number: jax.Array) -> jax.Array:
+        turned, length = jax.random.split(jax.random.fold_in(key, number))
+        q, r = jnp.linalg.qr(jax.random.normal(turned, (size, block)))
+        lengths = jnp.linalg.norm(jax.random.normal(length, (size, block)), axis=0)
+        return (q * jnp.sign(jnp.diagonal(r)) * lengths).T  # the signs make every rotation equally likely
+
+    blocks = jnp.arange(-(-total // block))
+    return jax.lax.map(directions, blocks).reshape(-1, size)[pairs]
 
 
 def weighted(scores: Score, directions: jax.Array, weights: tuple[float, float, float]) -> jax.Array:
@@ -86,7 +113,8 @@ class Estimator(Protocol):
           flat: meta-parameters, [size].
           members: numbers of the pairs, int32 [pairs], and their workers.
           keys: of this family at this outer step.
-          steps: horizon of this outer step; estimators whose workers have horizons of their own ignore it.
+          steps: horizon of this outer step, or its truncation if workers have horizons of their own; int32
+            scalar, a multiple of CHUNK.
           data: the family's data.
         """
 

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from meta_train.config import TrainConfig
-from meta_train.estimators.base import Keys, noise, perturbation_scale, weighted
+from meta_train.config import NoiseName, TrainConfig
+from meta_train.estimators.base import Keys, perturbation_scale, perturbations, weighted
 from meta_train.unroll import Score, unroll
 from tasks import TaskFamily
 
@@ -24,26 +24,26 @@ def pair_scores(
     _, unravel = ravel_pytree(theta)
     sigma, _ = ravel_pytree(perturbation_scale(theta) if scale is None else scale)
 
-    def one(
-        flat: jax.Array, pair: jax.Array, sign: jax.Array, keys: Keys, steps: jax.Array, data: Any
-    ) -> Score:
-        perturbed = unravel(flat + sign * sigma * noise(keys.noise, pair, flat.size))
+    def one(perturbed: jax.Array, pair: jax.Array, keys: Keys, steps: jax.Array, data: Any) -> Score:
         key_member, key_told = jax.random.split(jax.random.fold_in(keys.members, pair))
         told = jax.random.uniform(key_told) >= config.anytime
-        return unroll(family, config.optimizer, perturbed, key_member, steps, told, data)
+        return unroll(family, config.optimizer, unravel(perturbed), key_member, steps, told, data)
 
     def many(flat: jax.Array, pairs: jax.Array, keys: Keys, steps: jax.Array, data: Any) -> Score:
-        repeated, signs = jnp.repeat(pairs, 2), jnp.tile(jnp.asarray([1.0, -1.0]), len(pairs))
-        scores = jax.vmap(one, (None, 0, 0, None, None, None))(flat, repeated, signs, keys, steps, data)
+        epsilon = perturbations(keys.noise, pairs, flat.size, config.pairs, config.noise)
+        perturbed = jnp.stack([flat + sigma * epsilon, flat - sigma * epsilon], axis=1).reshape(-1, flat.size)
+        scores = jax.vmap(one, (0, 0, None, None, None))(perturbed, jnp.repeat(pairs, 2), keys, steps, data)
         return jax.tree.map(lambda x: x.reshape(len(pairs), 2), scores)
 
     return many
 
 
-def meta_gradient(scores: Score, keys: Keys, size: int, weights: tuple[float, float, float]) -> jax.Array:
+def meta_gradient(
+    scores: Score, keys: Keys, size: int, weights: tuple[float, float, float], kind: NoiseName = "gaussian"
+) -> jax.Array:
     """The meta-gradient from scores [pairs, 2]; the noise is made again from the keys. See `weighted`."""
-    pairs = jnp.arange(len(scores.mean))
-    return weighted(scores, jax.vmap(lambda pair: noise(keys.noise, pair, size))(pairs), weights)
+    pairs = len(scores.mean)
+    return weighted(scores, perturbations(keys.noise, jnp.arange(pairs), size, pairs, kind), weights)
 
 
 class FullES:
@@ -52,6 +52,7 @@ class FullES:
     def __init__(self, family: TaskFamily, config: TrainConfig, theta: Any, scale: Any = None):
         self._scores = pair_scores(family, config, theta, scale)
         self._weights, self._size = config.objective, ravel_pytree(theta)[0].size
+        self._noise = config.noise
 
     def workers(self, pairs: int, data: Any) -> Any:
         """None are needed."""
@@ -69,4 +70,4 @@ class FullES:
 
     def gradient(self, scores: Score, weighed: Any, keys: Keys) -> jax.Array:
         """See `Estimator`."""
-        return meta_gradient(scores, keys, self._size, self._weights)
+        return meta_gradient(scores, keys, self._size, self._weights, self._noise)

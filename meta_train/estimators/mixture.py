@@ -32,6 +32,7 @@ class Mixture:
         scale = perturbation_scale(theta, laws=False)
         self._networks: Estimator = networks(family, config, theta, scale)
         self._is_network = ravel_pytree(scale)[0] > 0
+        self._truncation = jnp.int32(config.truncation)
 
     def workers(self, pairs: int, data: Any) -> Any:
         """Those of the networks' estimator, beside its latest scores."""
@@ -43,7 +44,7 @@ class Mixture:
         """See `Estimator`; the scores are those of whole runs."""
         pairs, (workers, _) = members
         scores, _ = self._laws.evaluate(flat, (pairs, ()), keys, steps, data)
-        truncated, workers = self._networks.evaluate(flat, (pairs, workers), keys, steps, data)
+        truncated, workers = self._networks.evaluate(flat, (pairs, workers), keys, self._truncation, data)
         return scores, (workers, truncated)
 
     def weighed(self, workers: Any) -> Any:

@@ -128,10 +128,13 @@ def test_train_passes_its_flags_on(monkeypatch, tmp_path):
     outer = types.SimpleNamespace(train=lambda *arguments: calls.append(arguments))
     monkeypatch.setitem(sys.modules, "meta_train.outer", outer)
     flags = ["--preset", "small", "--steps", "7", "--seed", "3", "--time-limit", "1.5", "--override"]
-    flags += ["--estimator", "pes", "--truncation", "75", "--pairs-at-once", "4"]
+    flags += ["--estimator", "pes", "--truncation", "75", "--pairs-at-once", "4", "--noise", "orthogonal"]
+    flags += ["--last-truncation", "100", "--family-estimators", "wine", "es", "digits_mlp", "truncated-es"]
     assert cli.main(["train", "--out", str(tmp_path), *flags]) == 0
     ((config, out, limit, override),) = calls
     assert (config.estimator, config.truncation, config.pairs_at_once) == ("pes", 75, 4)
+    assert (config.noise, config.last_truncation) == ("orthogonal", 100)
+    assert config.family_estimators == (("wine", "es"), ("digits_mlp", "truncated-es"))
     assert (config.steps, config.seed, config.pairs) == (7, 3, PRESETS["small"].pairs)
     assert (out, limit, override) == (tmp_path, 1.5, True)
     assert config.start == ""

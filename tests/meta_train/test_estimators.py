@@ -1,7 +1,7 @@
 """The meta-gradient, on functions of the meta-parameters whose gradient is known."""
 
 import dataclasses
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +11,11 @@ from jax.flatten_util import ravel_pytree
 
 from learned_opt import untrained
 from learned_opt.config import FLTConfig, Mode
-from meta_train.config import NETWORK_SIGMA, SIGMA
-from meta_train.estimators import Keys, meta_gradient, pair_scores, perturbation_scale
+from meta_train.config import NETWORK_SIGMA, SIGMA, NoiseName
+from meta_train.devices import Population
+from meta_train.estimators import Keys, base, meta_gradient, pair_scores, perturbation_scale
 from meta_train.estimators import full as estimators
-from meta_train.estimators.base import CLIP, QUIET, noise
+from meta_train.estimators.base import CLIP, QUIET
 from meta_train.unroll import Score
 
 from .fakes import family as bowl
@@ -42,20 +43,22 @@ def scores_of(values: Any) -> Score:
     return Score(values + 0.3, values - 0.5, values)
 
 
-def perturbations(keys: Keys, pairs: int, size: int = SIZE) -> jax.Array:
-    return jax.vmap(lambda pair: noise(keys.noise, pair, size))(jnp.arange(pairs))
+def perturbations(keys: Keys, pairs: int, size: int = SIZE, kind: NoiseName = "gaussian") -> jax.Array:
+    return base.perturbations(keys.noise, jnp.arange(pairs), size, pairs, kind)
 
 
-def estimates(function: Any, pairs: int, repeats: int) -> tuple[np.ndarray, np.ndarray]:
+def estimates(
+    function: Any, pairs: int, repeats: int, kind: NoiseName = "gaussian"
+) -> tuple[np.ndarray, np.ndarray]:
     """Meta-gradients [repeats, SIZE] at POINT, and root mean squares of their differences [repeats, 1]."""
 
     def one(step: jax.Array) -> tuple[jax.Array, jax.Array]:
         keys = Keys.of(0, step, 0)
-        shifts = SIGMA_OF_TEST * perturbations(keys, pairs)
+        shifts = SIGMA_OF_TEST * perturbations(keys, pairs, kind=kind)
         values = jax.vmap(lambda e: jnp.stack([function(POINT + e), function(POINT - e)]))(shifts)
         difference = values[:, 0] - values[:, 1]
         scale = jnp.sqrt(jnp.mean(difference**2)) + QUIET
-        return meta_gradient(scores_of(values), keys, SIZE, WEIGHTS), scale[None]
+        return meta_gradient(scores_of(values), keys, SIZE, WEIGHTS, kind), scale[None]
 
     found = jax.jit(jax.vmap(one))(jnp.arange(repeats))
     return np.asarray(found[0]), np.asarray(found[1])
@@ -68,12 +71,44 @@ def within_four_errors(samples: np.ndarray, truth: np.ndarray) -> None:
 
 def test_unbiased_where_nothing_is_clipped() -> None:
     """With CLIP**2 pairs no normalised difference can be clipped; undoing the rest leaves the gradient."""
-    pairs = int(CLIP**2)
-    found, scale = estimates(quadratic, pairs, repeats=4000)
+    pairs, variances = int(CLIP**2), []
+    for kind in get_args(NoiseName):
+        found, scale = estimates(quadratic, pairs, 4000, kind)
+        undone = found * scale / (2 * SIGMA_OF_TEST * np.sqrt(pairs))
+        within_four_errors(undone, GRADIENT)
+        variances.append(undone.var(0).sum())
 
-    undone = found * scale / (2 * SIGMA_OF_TEST * np.sqrt(pairs))
+    assert variances[1] < variances[0]  # orthogonal less than Gaussian
 
-    within_four_errors(undone, GRADIENT)
+
+def test_orthogonal_noise_is_so_in_blocks_and_normal_for_each_pair() -> None:
+    draw = jax.jit(jax.vmap(lambda step: perturbations(Keys.of(0, step, 0), 14, kind="orthogonal")))
+    drawn = np.asarray(draw(jnp.arange(500)))
+    lengths = np.linalg.norm(drawn, axis=-1)
+
+    for block in (slice(0, 6), slice(6, 12), slice(12, 14)):
+        products = drawn[:, block] @ drawn[:, block].swapaxes(1, 2)
+        squares = lengths[:, block, None] ** 2 * np.eye(products.shape[1])
+        np.testing.assert_allclose(products, squares, atol=3e-5)
+    assert np.abs(drawn[:, 0] @ drawn[0, 6]).max() > 0.1
+    number = drawn.size
+    assert drawn.mean() == pytest.approx(0.0, abs=4 / np.sqrt(number))
+    assert drawn.var() == pytest.approx(1.0, abs=4 * np.sqrt(2 / number))
+    assert (drawn**4).mean() == pytest.approx(3.0, abs=4 * np.sqrt(96 / number))
+    assert (lengths**2).var() == pytest.approx(2 * SIZE, rel=0.2)
+
+
+@pytest.mark.parametrize("kind", get_args(NoiseName))
+def test_a_device_makes_the_same_noise_of_its_share(kind: NoiseName) -> None:
+    key, numbers = Keys.of(0, 3, 0).noise, jnp.arange(16)
+
+    def drawn(_: Any, members: jax.Array) -> jax.Array:
+        return base.perturbations(key, members, SIZE, 16, kind)
+
+    shares = [Population(drawn, 16, jax.local_devices()[:count])(0.0) for count in (1, 2, 4)]
+
+    for found in shares:
+        np.testing.assert_array_equal(found, base.perturbations(key, numbers, SIZE, 16, kind))
 
 
 def test_parallel_to_the_gradient_with_normalisation_and_clipping() -> None:

@@ -61,6 +61,16 @@ with hosts.joined(2, int(sys.argv[1]), sys.argv[2]):
     print("step 0:")
     time.sleep(90)
 """
+BUSY = """
+import sys
+from meta_train import hosts
+
+with hosts.joined(2, int(sys.argv[1]), sys.argv[2], seconds=5):
+    hosts.largest(0)
+    while not hosts.is_first():
+        pass
+    hosts.largest(0)
+"""
 RUN = f"""
 import sys
 from tests.meta_train.bowls import run_of
@@ -212,6 +222,19 @@ def test_a_host_that_is_killed_ends_the_other_with_a_clear_error(killed: int, tm
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("stopped", [0, 1])
+def test_a_host_that_is_stopped_but_lives_ends_the_other_within_a_minute(
+    stopped: int, tmp_path: Path
+) -> None:
+    with two_hosts(RUN, "--preset", "long", "--out", str(tmp_path)) as processes:
+        until_step(processes[0], 2)
+        processes[stopped].send_signal(signal.SIGSTOP)
+        _, errors = processes[1 - stopped].communicate(timeout=60)
+
+    check_lost(processes[1 - stopped].returncode, errors)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("killed", [0, 1])
 def test_it_does_so_even_if_nothing_is_gathered(killed: int) -> None:
     with two_hosts(ASLEEP) as processes:
@@ -220,6 +243,15 @@ def test_it_does_so_even_if_nothing_is_gathered(killed: int) -> None:
         _, errors = processes[1 - killed].communicate(timeout=60)
 
     check_lost(processes[1 - killed].returncode, errors)
+
+
+@pytest.mark.slow
+def test_a_host_that_lives_but_sends_nothing_is_not_waited_for_beyond_patience() -> None:
+    with two_hosts(BUSY) as processes:
+        _, errors = processes[0].communicate(timeout=60)
+
+    check_lost(processes[0].returncode, errors)
+    assert "waited 5 s in vain for another host" in errors
 
 
 def check_lost(code: int, errors: str) -> None:

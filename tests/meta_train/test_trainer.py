@@ -117,12 +117,33 @@ def test_a_finished_run_says_what_it_gained(tmp_path: Path, capsys: pytest.Captu
 def test_horizons_are_multiples_of_the_chunk_within_bounds(bounds: tuple[int, int]) -> None:
     trainer = Trainer(run_of(horizons=bounds))
 
-    horizons = [trainer.horizon(step) for step in range(500)]
+    horizons = [trainer.horizon(step, "bowl") for step in range(500)]
 
     assert {horizon % CHUNK for horizon in horizons} == {0}
     assert (min(horizons), max(horizons)) == bounds
     if bounds == (100, 1500):
         assert np.exp(np.mean(np.log(horizons))) == pytest.approx(np.sqrt(100 * 1500), rel=0.15)
+
+
+def test_truncations_grow_log_linearly_for_the_families_that_are_truncated() -> None:
+    families = {"families": ("bowl", "twin"), "family_estimators": (("bowl", "pes"),)}
+    growing = Trainer(run_of(truncation=25, last_truncation=200, horizons=(100, 100), **families))
+    staying = Trainer(run_of(truncation=25, **families))
+
+    assert [growing.horizon(step, "bowl") for step in range(4)] == [25, 50, 100, 200]
+    assert [growing.horizon(step, "twin") for step in range(4)] == [100] * 4
+    assert [staying.horizon(step, "bowl") for step in range(4)] == [25] * 4
+
+
+def test_the_longest_run_grows_log_linearly() -> None:
+    trainer = Trainer(run_of(steps=401, longest_at_first=50, horizons=(25, 800)))
+
+    horizons = np.asarray([trainer.horizon(step, "bowl") for step in range(401)])
+
+    longest = 50 * 2 ** (np.arange(401) / 100)
+    assert (horizons <= longest + CHUNK / 2).all()
+    for start, end in ((0, 75), (100, 150), (200, 300), (300, 600)):
+        assert end * 0.6 <= horizons[start : start + 100].max()
 
 
 def test_every_preset_has_horizons_that_are_whole_chunks() -> None:

@@ -1,8 +1,9 @@
 """Truncated estimators, on inner loops whose meta-gradient is known."""
 
+import dataclasses
 import functools
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from learned_opt import untrained
-from meta_train.config import CHUNK, NETWORK_SIGMA
+from meta_train.config import CHUNK, NETWORK_SIGMA, NoiseName
 from meta_train.devices import Population
 from meta_train.estimators import ESTIMATORS, Keys
 from meta_train.estimators.base import differences
@@ -24,7 +25,7 @@ from .tiny import OPTIMIZER, settings
 
 SIZE, TRUNCATIONS = 3, 4
 HORIZON = TRUNCATIONS * CHUNK
-PAIRS = 512
+PAIRS = 510  # whole blocks of SIZE
 WEIGHTS = (0.0, 0.0, 1.0)
 THETA = {"rule": {"toy": jnp.asarray([0.3, -0.2, 0.5])}}
 DRIVE = jnp.asarray(np.random.default_rng(1).normal(size=(2, SIZE)), jnp.float32)
@@ -45,11 +46,14 @@ class Toy(NamedTuple):
     ) -> tuple[Run, Score]:
         values = theta["rule"]["toy"]
         target = jax.random.normal(key, (2,))
-        score = jnp.zeros(())
-        x = run.params
-        for _ in range(chunks):
+
+        def chunk(number: Any, carry: tuple) -> tuple[jax.Array, jax.Array]:
+            x, score = carry
             x = self.memory * x + DRIVE @ values
-            score += jnp.sum((x - target) ** 2) * (1 - self.bent) + self.bent * jnp.sum(values**2)
+            loss = jnp.sum((x - target) ** 2) * (1 - self.bent) + self.bent * jnp.sum(values**2)
+            return x, score + jnp.where(run.step + number * CHUNK < steps, loss, 0.0)
+
+        x, score = jax.lax.fori_loop(0, chunks, chunk, (run.params, jnp.zeros(())))
         return run._replace(params=x, step=run.step + chunks * CHUNK), Score(
             jnp.zeros(()), jnp.zeros(()), score * CHUNK / steps
         )
@@ -68,15 +72,16 @@ def score_of(values: jax.Array, target: jax.Array, truncated: bool) -> jax.Array
 
 
 @functools.cache
-def estimates(name: str, memory: float = 0.8, rounds: int = 3) -> np.ndarray:
+def estimates(name: str, memory: float = 0.8, rounds: int = 3, noise: NoiseName = "gaussian") -> np.ndarray:
     """Raw estimates of sigma times the meta-gradient of a whole run, [steps, pairs, SIZE]."""
-    estimator = ESTIMATORS[name](bowl(), CONFIG, THETA, inner=Toy(memory))
+    config = dataclasses.replace(CONFIG, pairs=PAIRS, noise=noise)
+    estimator = ESTIMATORS[name](bowl(), config, THETA, inner=Toy(memory))
     evaluate = jax.jit(estimator.evaluate)
     workers, found = estimator.workers(PAIRS, None), []
     flat = ravel_pytree(THETA)[0]
     for step in range((1 + rounds) * TRUNCATIONS):
         members, keys = (jnp.arange(PAIRS), workers), Keys.of(0, step, 0)
-        scores, workers = evaluate(flat, members, keys, jnp.int32(0), None)
+        scores, workers = evaluate(flat, members, keys, jnp.int32(CHUNK), None)
         if step >= TRUNCATIONS:  # first runs are cut, later ones go through all truncations equally often
             found.append(differences(scores, WEIGHTS)[:, None] / 2 * workers.direction)
     return TRUNCATIONS * np.stack(found)
@@ -88,20 +93,58 @@ def truth(truncated: bool) -> np.ndarray:
     return NETWORK_SIGMA * np.asarray(jax.grad(score_of)(values, jnp.zeros(2), truncated))
 
 
-def errors(name: str, truncated: bool) -> np.ndarray:
-    """Distance from the truth, in standard errors."""
-    found = estimates(name).mean(0)
-    return (found.mean(0) - truth(truncated)) / (found.std(0) / np.sqrt(PAIRS))
+def of_blocks(found: np.ndarray) -> np.ndarray:
+    """Means over SIZE pairs after another, which orthogonal noise makes dependent, [..., blocks, SIZE]."""
+    return found.reshape(*found.shape[:-2], -1, SIZE, SIZE).mean(-2)
 
 
-@pytest.mark.parametrize("name", ["pes", "nres"])
-def test_persistent_estimators_are_unbiased(name: str) -> None:
-    assert np.abs(errors(name, truncated=False)).max() < 4.0
+def errors(found: np.ndarray, truncated: bool) -> np.ndarray:
+    """Distance of estimates [pairs, SIZE] from the truth, in standard errors."""
+    blocks = of_blocks(found)
+    return (blocks.mean(0) - truth(truncated)) / (blocks.std(0) / np.sqrt(len(blocks)))
 
 
-def test_truncated_es_is_biased_as_theory_says() -> None:
-    assert np.abs(errors("truncated-es", truncated=True)).max() < 4.0
-    assert np.abs(errors("truncated-es", truncated=False)).max() > 8.0
+@pytest.mark.parametrize(
+    ("name", "noise"), [("pes", "gaussian"), ("pes", "orthogonal"), ("nres", "gaussian")]
+)
+def test_persistent_estimators_are_unbiased(name: str, noise: NoiseName) -> None:
+    assert np.abs(errors(estimates(name, noise=noise).mean(0), truncated=False)).max() < 4.0
+
+
+@pytest.mark.parametrize("noise", ["gaussian", "orthogonal"])
+def test_truncated_es_is_biased_as_theory_says(noise: NoiseName) -> None:
+    found = estimates("truncated-es", noise=noise).mean(0)
+
+    assert np.abs(errors(found, truncated=True)).max() < 4.0
+    assert np.abs(errors(found, truncated=False)).max() > 8.0
+
+
+def test_orthogonal_noise_makes_truncated_es_less_noisy() -> None:
+    """Not `pes`, where products of different steps' noise dominate, which it leaves as they are."""
+    found = (of_blocks(estimates("truncated-es", noise=noise)) for noise in get_args(NoiseName))
+    gaussian, orthogonal = (blocks.var((0, 1)).sum() for blocks in found)
+
+    assert orthogonal < 0.95 * gaussian
+
+
+@pytest.mark.parametrize("noise", ["gaussian", "orthogonal"])
+@pytest.mark.parametrize("truncations", [(25, 25, 50), (25, 100), (50, 75)])
+def test_pes_is_unbiased_while_truncations_grow(noise: NoiseName, truncations: tuple[int, ...]) -> None:
+    """All begin a run of HORIZON steps at the first; the last takes 25 more, which do not count."""
+    config = dataclasses.replace(CONFIG, pairs=PAIRS, noise=noise)
+    estimator, flat = ESTIMATORS["pes"](bowl(), config, THETA, inner=Toy()), ravel_pytree(THETA)[0]
+    evaluate, found = jax.jit(estimator.evaluate), []
+    for seed in range(4):
+        # The second members: runs of the first ones are cut.
+        workers = estimator.workers(PAIRS, None)._replace(episode=jnp.ones(PAIRS, jnp.int32))
+        for step, truncation in enumerate(truncations):
+            members, keys = (jnp.arange(PAIRS), workers), Keys.of(seed, step, 0)
+            scores, workers = evaluate(flat, members, keys, jnp.int32(truncation), None)
+            found.append(differences(scores, WEIGHTS)[:, None] / 2 * workers.direction)
+        np.testing.assert_array_equal(workers.steps, HORIZON)
+        np.testing.assert_array_equal(workers.runs.step, sum(truncations))
+
+    assert np.abs(errors(np.stack(found).sum(0) / 4, truncated=False)).max() < 4.0
 
 
 def test_reusing_noise_makes_outer_steps_less_noisy_than_persistent_noise() -> None:
@@ -117,7 +160,7 @@ def test_what_is_even_in_the_perturbation_cancels_exactly(name: str) -> None:
     estimator = ESTIMATORS[name](bowl(), CONFIG, nothing, inner=Toy(bent=1.0))
     members = jnp.arange(8), estimator.workers(8, None)
 
-    scores, _ = estimator.evaluate(jnp.zeros(SIZE), members, Keys.of(0, 1, 0), jnp.int32(0), None)
+    scores, _ = estimator.evaluate(jnp.zeros(SIZE), members, Keys.of(0, 1, 0), jnp.int32(CHUNK), None)
 
     np.testing.assert_array_equal(differences(scores, WEIGHTS), 0.0)
     assert (np.asarray(scores.mean) > 0).all()
@@ -167,22 +210,29 @@ def test_workers_of_several_devices_are_those_of_one() -> None:
         workers = population.placed(estimator.workers(8, None))
         for step in range(6):
             keys = Keys.of(0, step, 0)
-            scores, workers = population(flat, keys, jnp.int32(0), None, workers=workers)
+            scores, workers = population(flat, keys, jnp.int32(CHUNK), None, workers=workers)
         results.append(jax.device_get((scores, population.gathered(workers))))
 
     jax.tree.map(np.testing.assert_array_equal, *results)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [*(name for name in ESTIMATORS if name != "es"), "es and nres"])
-def test_a_run_goes_on_bit_for_bit(name: str, tmp_path: Path, bowls_in_suites: None) -> None:
-    estimator, *networks = name.split(" and ")
-    config = run_of(estimator=estimator, network_estimator="".join(networks), truncation=25)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({"estimator": name} for name in ESTIMATORS if name != "es"),
+        {"network_estimator": "nres"},
+        {"family_estimators": (("bowl", "pes"),), "last_truncation": 75, "noise": "orthogonal"},
+    ],
+    ids=lambda changes: " ".join(map(str, changes.values())),
+)
+def test_a_run_goes_on_bit_for_bit(changes: dict[str, Any], tmp_path: Path, bowls_in_suites: None) -> None:
+    config = run_of(truncation=25, **changes)
     train(config, tmp_path / "whole")
     for _ in range(config.steps):
         train(config, tmp_path / "pieces", time_limit_minutes=1e-9)
 
     whole, pieces = (saved(tmp_path / each, config) for each in ("whole", "pieces"))
-    episodes = whole.workers["bowl"][0] if networks else whole.workers["bowl"]
+    episodes = whole.workers["bowl"][0] if config.network_estimator else whole.workers["bowl"]
     assert int(episodes.episode.max()) >= 2
     assert_same_run(whole, pieces)

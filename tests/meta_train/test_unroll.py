@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from learned_opt import flt_optimizer, untrained
-from meta_train.unroll import FLOOR, VALIDATION_BATCHES, Score, objective, unroll
+from meta_train.unroll import FLOOR, VALIDATION_BATCHES, InnerLoop, Score, objective, unroll
 from tasks import TaskFamily
 from tasks.suites import META_TRAIN
 
@@ -157,3 +157,19 @@ def test_weights_of_the_parts_sum_to_one_in_every_preset() -> None:
 
     for name, preset in PRESETS.items():
         assert sum(preset.objective) == pytest.approx(1.0), name
+
+
+def test_steps_beyond_the_horizon_do_not_count() -> None:
+    family = bowl(noise=0.3)
+    inner, data = InnerLoop(family, OPTIMIZER), family.data()
+
+    def scored(chunks: jax.Array) -> tuple[jax.Array, Score]:
+        start = inner.start(THETA, KEY, data)
+        run, score = inner.train(THETA, start, KEY, jnp.int32(50), jnp.asarray(True), data, chunks)
+        return run.step, score
+
+    (steps, until), (more, beyond) = (jax.jit(scored)(jnp.int32(chunks)) for chunks in (2, 3))
+
+    assert (int(steps), int(more)) == (50, 75)
+    jax.tree.map(np.testing.assert_array_equal, until, beyond)
+    assert float(until.mean) != 0.0
