@@ -1,6 +1,8 @@
 """Orthogonalisation of matrices: the nearest semi-orthogonal matrix, by a few matrix products."""
 
+import math
 from collections import defaultdict
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +35,7 @@ POLYNOMIALS: dict[int, tuple[tuple[float, float, float], ...]] = {
     ),
 }
 ITERATIONS = 4  # three matrix products each
+LARGE = 1 << 16  # elements of a matrix from which on a CPU multiplies one after the other faster than a batch
 
 
 def polar_factor(x: jax.Array, iterations: int | None = None) -> jax.Array:
@@ -80,10 +83,17 @@ def orthogonalize(matrices: list[jax.Array], iterations: int | None = None) -> l
         groups[x.shape[-2:], x.dtype].append(index)
     factors: list[jax.Array] = list(wide)
     for members in groups.values():
-        batch = polar_factor(jnp.concatenate([wide[i] for i in members]), iterations)
+        batch = _polar_factors(jnp.concatenate([wide[i] for i in members]), iterations)
         start = 0
         for i in members:
             factors[i] = batch[start : start + wide[i].shape[0]]
             start += wide[i].shape[0]
     pairs = zip(matrices, factors, strict=True)
     return [y if x.shape == y.shape else jnp.swapaxes(y, -1, -2) for x, y in pairs]
+
+
+def _polar_factors(batch: jax.Array, iterations: int | None) -> jax.Array:
+    factor = partial(polar_factor, iterations=iterations)
+    if len(batch) == 1 or math.prod(batch.shape[1:]) < LARGE:
+        return factor(batch)
+    return jax.lax.platform_dependent(batch, cpu=partial(jax.lax.map, factor), default=factor)

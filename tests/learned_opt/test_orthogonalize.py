@@ -7,6 +7,7 @@ import pytest
 
 from learned_opt.optimizer.orthogonalize import (
     ITERATIONS,
+    LARGE,
     LOWEST,
     POLYNOMIALS,
     SAFETY,
@@ -127,7 +128,15 @@ def test_zero_gives_zero_and_its_neighbours_are_not_touched():
 
 
 def test_groups_of_equal_shape_equal_single_matrices():
-    shapes = [(2, 3, 5), (1, 5, 3), (1, 4, 4), (3, 3, 5), (1, 2, 9)]
+    shapes = [
+        (2, 3, 5),
+        (1, 5, 3),
+        (1, 4, 4),
+        (3, 3, 5),
+        (1, 2, 9),
+        (1, 20, LARGE // 20 + 1),
+        (1, LARGE // 20 + 1, 20),
+    ]
     generator = np.random.default_rng(2)
     stacks = [jnp.asarray(generator.normal(size=shape), jnp.float32) for shape in shapes]
     together = orthogonalize(stacks)
