@@ -6,7 +6,7 @@
 
 Programs take turns in one process, and medians count: their ratios hold on a busy machine too. A step is the
 update and its application to the parameters, in donated buffers; a training step is the gradient before it as
-well. Memory is what the compiler plans: its temporaries, and at the peak also arguments and results. The floor
+well. Memory is what the compiler plans: temporaries, and at the peak also arguments and results. The floor
 is the time in which this device reads and writes 36 bytes a parameter, without which no float32 step can do.
 """
 
