@@ -1,4 +1,4 @@
-"""Parameters with explicit sharding: the compiler decides inside a step, what comes out lies as what went in."""
+"""Explicit sharding: the compiler decides inside a step, and what comes out lies as what went in."""
 
 from typing import Any
 
