@@ -13,6 +13,7 @@ from learned_opt import FLTConfig, Mode, diagnostics, scale_by_flt
 from .common import start
 from .contract import (
     EVERY,
+    LEARNED,
     STEPS,
     build,
     close,
@@ -66,7 +67,7 @@ def test_nothing_else_is_skipped_and_one_leaf_stops_all(name: str) -> None:
     assert int(flt_state(run(name, params)[1]).skipped) == 0
 
 
-@holds("powers of two in the gradient change no bit", EVERY, fails=("adamw", "muon"))
+@holds("powers of two in the gradient change no bit", LEARNED)
 @pytest.mark.parametrize("power", [-60, -1, 1, 60])
 def test_powers_of_two_in_the_gradient_change_no_bit(name: str, power: int) -> None:
     scaled, _ = run(name, parameters(), change=lambda g, t: jax.tree.map(lambda x: x * 2.0**power, g))
