@@ -18,15 +18,21 @@ def fastest(run: Callable[[], Any], repeats: int) -> float:
     return min(times[1:])
 
 
-def times_quicker(slow: Callable[[], Any], quick: Callable[[], Any], repeats: int) -> float:
-    """Ratio of the median times of two programs that take turns, so that both meet the same machine."""
-    times: list[list[float]] = [[], []]
+def turns(runs: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
+    """Median seconds of programs that take turns, so that all meet the same machine; one turn warms up."""
+    times: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(1 + repeats):
-        for run, found in zip((slow, quick), times, strict=True):
+        for name, run in runs.items():
             started = time.perf_counter()
             jax.block_until_ready(run())
-            found.append(time.perf_counter() - started)
-    return float(np.median(times[0][1:]) / np.median(times[1][1:]))
+            times[name].append(time.perf_counter() - started)
+    return {name: float(np.median(found[1:])) for name, found in times.items()}
+
+
+def times_quicker(slow: Callable[[], Any], quick: Callable[[], Any], repeats: int) -> float:
+    """Ratio of the median times of two programs that take turns."""
+    median = turns({"slow": slow, "quick": quick}, repeats)
+    return median["slow"] / median["quick"]
 
 
 def megabytes(program: jax.stages.Compiled) -> str:

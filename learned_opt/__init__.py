@@ -3,6 +3,7 @@
 from learned_opt.config import FLTConfig, Mode
 from learned_opt.geometry import Geometry, describe
 from learned_opt.optimizer import untrained
+from learned_opt.optimizer.rounding import apply_updates
 from learned_opt.optimizer.transform import FLTState, diagnostics, flt_optimizer, scale_by_flt
 from learned_opt.weights import load_weights
 
@@ -11,6 +12,7 @@ __all__ = [
     "FLTState",
     "Geometry",
     "Mode",
+    "apply_updates",
     "describe",
     "diagnostics",
     "flt_optimizer",

@@ -21,6 +21,10 @@ settings.register_profile("repository", deadline=None, derandomize=True, max_exa
 settings.load_profile("repository")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--write-contract", action="store_true", help="write docs/contract.md anew")
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _forget_compiled_programs() -> Iterator[None]:
     """Keeps the memory of a long test run bounded."""

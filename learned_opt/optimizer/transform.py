@@ -16,6 +16,7 @@ from learned_opt.optimizer.leaf import Leaf, TensorState
 from learned_opt.optimizer.memory import slot_powers
 from learned_opt.optimizer.network import transformed
 from learned_opt.optimizer.rounding import stochastic_round
+from learned_opt.optimizer.sharding import automatic
 from learned_opt.optimizer.stacks import Stacks
 from learned_opt.weights import load_weights
 
@@ -194,7 +195,7 @@ def _scale_by_flt(
             steps.append(jnp.where(result.finite, step, 0).astype(g.dtype))
         return jax.tree.unflatten(structure, steps), new_state
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    return optax.GradientTransformationExtraArgs(init_fn, automatic(update_fn))
 
 
 def diagnostics(opt_state: Any) -> dict[str, jax.Array]:
@@ -246,7 +247,7 @@ def _compute_dtype(param: Any) -> jnp.dtype:
 
 
 def _zeros(params: Any, dtype: Callable[[Any], Any]) -> Any:
-    return jax.tree.map(lambda p: jnp.zeros(p.shape, dtype(p)), params)
+    return jax.tree.map(lambda p: jnp.zeros_like(p, dtype=dtype(p)), params)
 
 
 def _decay_masks(weight_decay: ArrayLike, mask: Any | Callable[[Any], Any] | None, params: Any) -> list[bool]:

@@ -1,4 +1,7 @@
-"""The table of optimizers that the tests of the contract run over, and what those tests share."""
+"""The table of optimizers that the tests of the contract run over, and what those tests share.
+
+Tests marked with `holds` make the table in docs/contract.md (test_contract.py).
+"""
 
 import functools
 from collections.abc import Callable
@@ -10,7 +13,7 @@ import numpy as np
 import optax
 import pytest
 
-from learned_opt import FLTConfig, FLTState, Mode, flt_optimizer
+from learned_opt import FLTConfig, FLTState, Mode, flt_optimizer, scale_by_flt
 
 from .common import moved
 
@@ -36,12 +39,14 @@ CONFIGS = {
         signal_decays=(0.9,),
     ),
     "bfloat16": SMALL,
+    "scale_by_flt": SMALL,
 }
 OPTIONS: dict[str, dict[str, Any]] = {
     "elementwise": {"orthogonalize": False},
     "bfloat16": {"state_dtype": "bfloat16"},
 }
 LEARNED, CONTROLS = list(CONFIGS), ["adamw", "muon"]
+CONTRACT: dict[str, dict[str, bool]] = {}  # by property and optimizer, whether it holds
 
 
 def weights(name: str) -> tuple[Any, FLTConfig]:
@@ -53,6 +58,8 @@ def build(name: str, **options: Any) -> optax.GradientTransformationExtraArgs:
         return optax.with_extra_args_support(optax.adamw(0.05, weight_decay=0.0))
     if name == "muon":
         return optax.with_extra_args_support(optax.contrib.muon(0.05))
+    if name == "scale_by_flt":
+        return optax.chain(scale_by_flt(weights(name), total_steps=40), optax.scale(-1.0))
     return flt_optimizer(weights=weights(name), **({"total_steps": 40} | OPTIONS.get(name, {}) | options))
 
 
@@ -139,5 +146,19 @@ def rows(names: list[str], quick: tuple[str, ...] = ("flt",)) -> pytest.MarkDeco
     return pytest.mark.parametrize("name", marks)
 
 
-every = rows(LEARNED + CONTROLS)
+def holds(
+    what: str, names: list[str], quick: tuple[str, ...] = ("flt",), fails: tuple[str, ...] = ()
+) -> pytest.MarkDecorator:
+    """As `rows`, for a property of the contract. The check of those in `fails` is known to fail."""
+    row = CONTRACT.setdefault(what, {})
+    marks = []
+    for name in names:
+        row[name] = row.get(name, True) and name not in fails
+        slow = [] if name in quick else [pytest.mark.slow]
+        known = [pytest.mark.xfail(strict=True, reason=f"{name} does not have it")] if name in fails else []
+        marks.append(pytest.param(name, marks=slow + known))
+    return pytest.mark.parametrize("name", marks)
+
+
+EVERY = LEARNED + CONTROLS
 learned = rows(LEARNED)

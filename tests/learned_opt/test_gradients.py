@@ -12,7 +12,7 @@ from learned_opt import FLTConfig, Mode, diagnostics, scale_by_flt
 
 from .common import start
 from .contract import (
-    CONTROLS,
+    EVERY,
     LEARNED,
     STEPS,
     build,
@@ -21,21 +21,20 @@ from .contract import (
     equal,
     flt_state,
     gradient,
-    learned,
+    holds,
     parameters,
     poisoned,
-    rows,
     run,
 )
 
 
-@rows(LEARNED + CONTROLS, quick=("flt", "window"))
+@holds("zero gradients change nothing", EVERY, quick=("flt", "window"))
 def test_zero_gradients_change_nothing(name: str) -> None:
     params, _ = run(name, parameters(), change=lambda g, t: jax.tree.map(jnp.zeros_like, g))
     equal(params, parameters())
 
 
-@learned
+@holds("a gradient that is not finite leaves later steps unharmed", EVERY, fails=("adamw", "muon"))
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_a_step_that_is_not_finite_never_happened(name: str, bad: float) -> None:
     optimizer, update = build(name), compiled(name)
@@ -59,7 +58,7 @@ def test_a_step_that_is_not_finite_never_happened(name: str, bad: float) -> None
     assert int(diagnostics(state)["skipped"]) == STEPS // 2
 
 
-@learned
+@holds("one bad leaf stops the whole step", EVERY, fails=("adamw", "muon"))
 def test_nothing_else_is_skipped_and_one_leaf_stops_all(name: str) -> None:
     params = parameters()
     state = build(name).init(params)
@@ -68,15 +67,15 @@ def test_nothing_else_is_skipped_and_one_leaf_stops_all(name: str) -> None:
     assert int(flt_state(run(name, params)[1]).skipped) == 0
 
 
-@learned
+@holds("powers of two in the gradient change no bit", LEARNED)
 @pytest.mark.parametrize("power", [-60, -1, 1, 60])
 def test_powers_of_two_in_the_gradient_change_no_bit(name: str, power: int) -> None:
     scaled, _ = run(name, parameters(), change=lambda g, t: jax.tree.map(lambda x: x * 2.0**power, g))
     equal(scaled, run(name, parameters())[0])
 
 
-@learned
-@pytest.mark.parametrize("factor", [1e-30, 1e-3, 1e3, 1e30])
+@holds("gradients of 1e-30 and 1e30 times the size change nothing", EVERY, fails=("adamw", "muon"))
+@pytest.mark.parametrize("factor", [1e-30, 1e30])
 def test_the_size_of_gradients_does_not_matter(name: str, factor: float) -> None:
     scaled, state = run(name, parameters(), change=lambda g, t: jax.tree.map(lambda x: x * factor, g))
     assert int(flt_state(state).skipped) == 0
@@ -84,7 +83,7 @@ def test_the_size_of_gradients_does_not_matter(name: str, factor: float) -> None
     close(scaled, run(name, parameters())[0], tolerance)
 
 
-@learned
+@holds("gradients of 1e-36 to 1e36 in turn leave later steps finite", EVERY, fails=("adamw", "muon"))
 def test_gradients_that_change_size_at_every_step_stay_finite(name: str) -> None:
     sizes = [1.0, 1e30, 1e-30, 1e-36, 1e36, 0.0]
     params, state = run(name, parameters(), change=lambda g, t: jax.tree.map(lambda x: x * sizes[t], g))

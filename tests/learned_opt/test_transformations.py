@@ -7,45 +7,42 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from learned_opt import flt_optimizer
 
 from .contract import (
     CONFIGS,
-    CONTROLS,
+    EVERY,
     LEARNED,
     OPTIONS,
     STEPS,
     build,
     close,
     equal,
-    every,
     flt_state,
     gradient,
+    holds,
     layout,
-    learned,
     loss,
     parameters,
-    rows,
     run,
     scanned,
     weights,
 )
 
 
-@rows(LEARNED + CONTROLS, quick=(*LEARNED, *CONTROLS))
+@holds("learns; 0-d parameters", EVERY, quick=tuple(EVERY))
 def test_learns(name: str) -> None:
     params, _ = run(name, parameters(), 40)
     assert loss(params, 0.0) < 0.8 * loss(parameters(), 0.0)
 
 
-@every
+@holds("same start, same bits", EVERY)
 def test_same_start_same_bits(name: str) -> None:
     equal(run(name, parameters()), run(name, parameters()))
 
 
-@rows(LEARNED + CONTROLS, quick=())
+@holds("jit", EVERY, quick=())
 def test_eager_equals_jit(name: str) -> None:
     optimizer, params = build(name), parameters()
     state = optimizer.init(params)
@@ -55,7 +52,7 @@ def test_eager_equals_jit(name: str) -> None:
     close(params, run(name, parameters(), 2)[0])
 
 
-@every
+@holds("scan without weak types", EVERY)
 def test_scan_equals_loop(name: str) -> None:
     params, state = jax.jit(lambda p: scanned(build(name), p))(parameters())
     expected, expected_state = run(name, parameters())
@@ -63,7 +60,7 @@ def test_scan_equals_loop(name: str) -> None:
     assert layout(state) == layout(expected_state)
 
 
-@every
+@holds("vmap over runs", EVERY)
 def test_vmap_equals_loop(name: str) -> None:
     several = [jax.tree.map(lambda p, k=k: p * (1.0 + k), parameters()) for k in range(3)]
     stacked = jax.tree.map(lambda *ps: jnp.stack(ps), *several)
@@ -72,7 +69,7 @@ def test_vmap_equals_loop(name: str) -> None:
         close(jax.tree.map(lambda p, k=k: p[k], together), run(name, params)[0])
 
 
-@rows(LEARNED, quick=())
+@holds("derivatives of an unroll by the meta-parameters", LEARNED, quick=())
 def test_the_gradient_of_an_unroll_is_finite(name: str) -> None:
     """Meta-gradients of the loss after a few steps with respect to every meta-parameter."""
 
@@ -85,7 +82,7 @@ def test_the_gradient_of_an_unroll_is_finite(name: str) -> None:
     assert any(np.abs(g).max() > 0 for g in jax.tree.leaves(meta))
 
 
-@rows(LEARNED + CONTROLS, quick=tuple(LEARNED))
+@holds("updates and state keep dtypes and shapes: float32, bfloat16, float16", EVERY, quick=tuple(LEARNED))
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
 def test_dtypes_and_shapes_never_change(name: str, dtype: Any) -> None:
     optimizer, params = build(name), parameters(dtype)
@@ -99,13 +96,13 @@ def test_dtypes_and_shapes_never_change(name: str, dtype: Any) -> None:
         assert not any(x.weak_type for x in jax.tree.leaves(state))
 
 
-@learned
+@holds("bfloat16 parameters learn", EVERY)
 def test_half_precision_parameters_learn(name: str) -> None:
     params, _ = jax.jit(lambda p: scanned(build(name), p, 40))(parameters(jnp.bfloat16))
     assert loss(params, 0.0) < 0.85 * loss(parameters(), 0.0)
 
 
-@learned
+@holds("float64", EVERY)
 def test_float64_parameters_keep_float64(name: str) -> None:
     with jax.enable_x64(True):
         optimizer, params = build(name), parameters(jnp.float64)
@@ -115,7 +112,7 @@ def test_float64_parameters_keep_float64(name: str) -> None:
     assert layout(new_state) == layout(state)
 
 
-@learned
+@holds("donated buffers", EVERY)
 def test_donated_buffers(name: str) -> None:
     update = jax.jit(build(name).update, donate_argnums=(1,))
     params, state = parameters(), build(name).init(parameters())
@@ -125,20 +122,7 @@ def test_donated_buffers(name: str) -> None:
     close(params, run(name, parameters())[0], 1e-6)
 
 
-@every
-@jax.enable_x64(True)  # in float32 the order of a sum shows after a few steps
-def test_sharded_equals_unsharded(name: str) -> None:
-    mesh = Mesh(np.asarray(jax.devices()[:2]), ("x",))
-    params = parameters(jnp.float64)
-    spread = params | {"w": jax.device_put(params["w"], NamedSharding(mesh, PartitionSpec("x")))}
-    spread |= {key: jax.device_put(spread[key], NamedSharding(mesh, PartitionSpec())) for key in ("b", "s")}
-    found, state = jax.jit(lambda p: scanned(build(name), p))(spread)
-    close(found, run(name, params)[0], 1e-9)
-    if name == "flt":
-        assert len(flt_state(state).memory[0]["w"].sharding.device_set) == 2
-
-
-@rows(LEARNED, quick=())
+@holds("pmap", EVERY, quick=())
 def test_pmap_equals_loop(name: str) -> None:
     several = [jax.tree.map(lambda p, k=k: p * (1.0 + k), parameters()) for k in range(2)]
     stacked = jax.tree.map(lambda *ps: jnp.stack(ps), *several)

@@ -11,16 +11,16 @@ import pytest
 from learned_opt import diagnostics, flt_optimizer
 
 from .contract import (
-    CONTROLS,
+    EVERY,
     LEARNED,
     OPTIONS,
     build,
     close,
     compiled,
     equal,
-    every,
     flt_state,
     gradient,
+    holds,
     layout,
     learned,
     parameters,
@@ -31,7 +31,7 @@ from .contract import (
 )
 
 
-@rows(LEARNED + CONTROLS, quick=tuple(LEARNED))
+@holds("unknown extra arguments are ignored", EVERY, quick=tuple(LEARNED))
 def test_extra_arguments_are_ignored(name: str) -> None:
     optimizer, params = build(name), parameters()
     state = jax.eval_shape(optimizer.init, params)
@@ -52,7 +52,7 @@ def test_other_numbers_are_refused_by_path(dtype: Any) -> None:
         build("flt").init({"a": {"bad": jnp.ones(2, dtype), "good": jnp.ones(2)}})
 
 
-@rows(LEARNED + CONTROLS, quick=tuple(LEARNED))
+@holds("empty trees", EVERY, quick=tuple(LEARNED))
 @pytest.mark.parametrize("params", [{}, (), {"a": None, "b": {}}])
 def test_empty_trees(name: str, params: Any) -> None:
     optimizer = build(name)
@@ -63,18 +63,18 @@ def test_empty_trees(name: str, params: Any) -> None:
     assert all(x.size for x in jax.tree.leaves(state))
 
 
-@learned
+@holds("leaves without elements", EVERY, fails=("muon",))
 def test_leaves_without_elements_do_not_stop_the_others(name: str) -> None:
     optimizer = build(name)
     params = {"w": jnp.ones((4, 3)), "empty": jnp.ones((0, 3)), "hollow": jnp.ones((2, 0, 3))}
     state = optimizer.init(params)
     updates, state = jax.jit(optimizer.update)(params, state, params)
-    assert int(flt_state(state).skipped) == 0
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(state))
     assert np.abs(updates["w"]).min() > 0
     assert updates["empty"].shape == (0, 3)
 
 
-@rows(LEARNED, quick=tuple(LEARNED))
+@holds("init from shapes; eval_shape of init", EVERY, quick=tuple(LEARNED))
 def test_init_needs_shapes_only(name: str) -> None:
     optimizer, params = build(name), parameters()
     shapes = jax.eval_shape(lambda: params)
@@ -96,7 +96,7 @@ def test_map_params_finds_what_is_shaped_like_the_parameters(name: str) -> None:
     assert set(jax.tree.leaves((state.count, state.skipped, state.tensors))) == {"other"}
 
 
-@learned
+@holds("masked", EVERY)
 def test_masked_leaves_the_rest_alone(name: str) -> None:
     chosen = {"w": True, "b": False, "s": True}
     params, state = jax.jit(lambda p: scanned(optax.masked(build(name), chosen), p, 1))(parameters())
@@ -106,11 +106,11 @@ def test_masked_leaves_the_rest_alone(name: str) -> None:
     expected, _ = jax.jit(optimizer.update)({key: gradients[key] for key in part}, optimizer.init(part), part)
     close({key: params[key] - parameters()[key] for key in part}, expected, 1e-6)
     np.testing.assert_allclose(params["b"], parameters()["b"] + gradients["b"], rtol=1e-6)
-    sizes = [x.shape for x in jax.tree.leaves(flt_state(state))]
+    sizes = [x.shape for x in jax.tree.leaves(state)]
     assert sizes == [x.shape for x in jax.tree.leaves(optimizer.init(part))]
 
 
-@learned
+@holds("partition", EVERY)
 def test_partition_gives_each_part_its_optimizer(name: str) -> None:
     labels = {"w": "flt", "b": "sgd", "s": "flt"}
     optimizer = optax.partition({"flt": build(name), "sgd": optax.sgd(0.5)}, labels)
@@ -123,10 +123,11 @@ def test_partition_gives_each_part_its_optimizer(name: str) -> None:
     close({key: params[key] for key in part}, alone, 1e-6)
 
 
-@every
-def test_multi_steps_averages_gradients(name: str) -> None:
+@holds("MultiSteps, float32 and bfloat16", EVERY)
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_multi_steps_averages_gradients(name: str, dtype: Any) -> None:
     optimizer = optax.MultiSteps(build(name), every_k_schedule=2)
-    params = parameters()
+    params = parameters(dtype)
     gradients = [gradient(params, t) for t in (0.0, 1.0)]
     state = optimizer.init(params)
     update = jax.jit(optimizer.update)
@@ -135,7 +136,7 @@ def test_multi_steps_averages_gradients(name: str) -> None:
     equal(first, jax.tree.map(jnp.zeros_like, params))
     mean = jax.tree.map(lambda x, y: (x + y) / 2, *gradients)
     expected, _ = compiled(name)(mean, build(name).init(params), params)
-    close(second, expected)
+    close(second, expected, 1e-5 if dtype == jnp.float32 else 2**-7)
 
 
 @learned
@@ -164,7 +165,7 @@ def test_injected_hyperparameters(name: str) -> None:
     assert np.abs(whole["w"] - plain["w"]).max() > 0
 
 
-@learned
+@holds("chain and apply_if_finite", EVERY)
 def test_inside_a_chain_and_apply_if_finite(name: str) -> None:
     params = parameters()
     optimizer = optax.apply_if_finite(optax.chain(optax.clip_by_global_norm(1e-2), build(name)), 3)
@@ -175,4 +176,6 @@ def test_inside_a_chain_and_apply_if_finite(name: str) -> None:
     updates, state = update(gradient(params, 0.0), state, params)
     expected, _ = compiled(name)(gradient(params, 0.0), build(name).init(params), params)
     close(updates, expected, 1e-3)  # clipping scales the gradient, which does not matter
-    assert (int(state.total_notfinite), int(diagnostics(state)["count"])) == (1, 1)
+    assert int(state.total_notfinite) == 1
+    if name in LEARNED:
+        assert int(diagnostics(state)["count"]) == 1
