@@ -53,6 +53,7 @@ def polar_factor(x: jax.Array, iterations: int | None = None) -> jax.Array:
     Returns:
       An array of the shape and dtype of x.
     """
+    identity = jnp.eye(x.shape[-2], dtype=x.dtype)
     norm = jnp.sqrt(jnp.sum(x * x, axis=(-2, -1), keepdims=True))
     x = x / jnp.where(norm > 0, norm, 1.0)  # neither overflows nor vanishes under a power of 8
     scale: jax.Array | None = None
@@ -63,7 +64,7 @@ def polar_factor(x: jax.Array, iterations: int | None = None) -> jax.Array:
             fourth = jnp.sqrt(jnp.sum(square * square, axis=(-2, -1), keepdims=True))
             scale = jax.lax.rsqrt(jnp.sqrt(jnp.where(fourth > 0, fourth, 1.0)))
             gram, square, x = scale**2 * gram, scale**4 * square, scale * x
-        x = a * x + (b * gram + c * square) @ x
+        x = (a * identity + b * gram + c * square) @ x
     return x
 
 

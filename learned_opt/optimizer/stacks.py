@@ -2,12 +2,15 @@
 
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from learned_opt.optimizer.leaf import Leaf, TensorState
+from learned_opt.optimizer.network import Result
 
 LARGEST = 1 << 14  # elements of a leaf; above, the copies would cost more than the kernels that they save
 
@@ -22,11 +25,29 @@ class Stacks:
         self.groups = list(alike.values())
         self.counts = [leaf.tensors for leaf in leaves]
         rows = np.split(np.arange(sum(self.counts)), np.cumsum(self.counts)[:-1])
+        self.alone = [len(group) == 1 for _, group in sorted((place, g) for g in self.groups for place in g)]
         self.rows = np.concatenate([rows[place] for group in self.groups for place in group])
 
     def stacked(self, leaves: Sequence[Leaf]) -> list[Leaf]:
         """One leaf for each stack; a leaf that is like no other stays as it is."""
         return [_stack([leaves[place] for place in group]) for group in self.groups]
+
+    def settled(self, result: Result, leaves: Sequence[Leaf]) -> Result:
+        """Of stacks of several leaves what was there before, and no update, if anything is not finite.
+
+        On a CPU this also holds them in memory, because no fusion crosses a branch: the compiler would
+        otherwise repeat what made a stack in a kernel for each leaf that is cut from it.
+        """
+        directions: Sequence[Any] = result.directions or [None] * len(leaves)
+        news: list[list[Any]] = [list(result.updates), list(result.slots), list(directions)]
+        for place, (group, leaf) in enumerate(zip(self.groups, leaves, strict=True)):
+            if len(group) > 1:
+                new = tuple(column[place] for column in news)
+                old = (jnp.zeros_like(new[0]), leaf.slots, leaf.direction)
+                new = jax.tree.map(lambda a, b: a.astype(b.dtype), new, old)
+                for column, chosen in zip(news, _either(result.finite, new, old), strict=True):
+                    column[place] = chosen
+        return result._replace(updates=news[0], slots=news[1], directions=news[2])
 
     def unstacked(self, arrays: Sequence[jax.Array]) -> list[jax.Array]:
         """From one array for each stack to one for each leaf, in leaf order."""
@@ -61,3 +82,15 @@ def _take(tensors: TensorState, rows: np.ndarray) -> TensorState:
     if np.array_equal(rows, np.arange(len(rows))):
         return tensors
     return jax.tree.map(lambda column: column[rows], tensors)
+
+
+def _either(first: jax.Array, a: Any, b: Any) -> Any:
+    """`a` if `first`, else `b`."""
+
+    def branch(first: jax.Array, a: Any, b: Any) -> Any:
+        return jax.lax.cond(first, lambda a, b: a, lambda a, b: b, a, b)
+
+    def select(first: jax.Array, a: Any, b: Any) -> Any:
+        return jax.tree.map(partial(jnp.where, first), a, b)
+
+    return jax.lax.platform_dependent(first, a, b, cpu=branch, default=select)

@@ -1,7 +1,7 @@
 """The optimizer as an optax transformation."""
 
-import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +12,13 @@ from jax.typing import ArrayLike
 
 from learned_opt.config import FLTConfig
 from learned_opt.geometry import Geometry, GeometryLike, resolve, tree_distances
+from learned_opt.optimizer.arguments import (
+    check_params,
+    check_state_dtype,
+    check_total_steps,
+    decay_masks,
+    warn_about_rate,
+)
 from learned_opt.optimizer.leaf import Leaf, TensorState
 from learned_opt.optimizer.memory import slot_powers
 from learned_opt.optimizer.network import transformed
@@ -96,7 +103,7 @@ def flt_optimizer(
       >>> bool(loss(params) < 1e-2)
       True
     """
-    _warn_about_rate(learning_rate)
+    warn_about_rate(learning_rate)
     return optax.chain(
         _scale_by_flt(weights, total_steps, geometry, orthogonalize, state_dtype, weight_decay, mask),
         optax.scale_by_learning_rate(learning_rate),
@@ -127,13 +134,13 @@ def _scale_by_flt(
     theta, config = weights if isinstance(weights, tuple) else load_weights(weights)
     # Literals compile faster than device arrays.
     theta = jax.tree.map(lambda x: x if isinstance(x, jax.core.Tracer) else np.asarray(x), theta)
-    horizon = _check_total_steps(total_steps)
-    storage = _check_state_dtype(state_dtype)
+    horizon = check_total_steps(total_steps)
+    storage = check_state_dtype(state_dtype)
     network = transformed(config)
     powers, attends = slot_powers(config), config.law and config.attention_heads > 0
 
     def init_fn(params: Any) -> FLTState:
-        _check_params(params)
+        check_params(params)
         leaves = jax.tree.leaves(params)
         geometries = resolve(geometry, params)
         tensors = sum(g.count(p.shape) for g, p in zip(geometries, leaves, strict=True))
@@ -158,39 +165,46 @@ def _scale_by_flt(
         geometries = resolve(geometry, params)
         leaves = _leaves(gradients, jax.tree.leaves(params), state, geometries)
         stacks = Stacks(leaves)
+        joined = stacks.stacked(leaves)
         distance = tree_distances(params, geometries)[np.ix_(stacks.rows, stacks.rows)] if attends else None
         result = network.apply(
             theta,
-            stacks.stacked(leaves),
+            joined,
             stacks.sorted(state.tensors),
             state.count,
             jnp.asarray(horizon, jnp.float32),
             distance,
             orthogonalize=orthogonalize,
         )
+        result = stacks.settled(result, joined)
 
-        def keep(new: Any, old: Any) -> Any:
-            return jax.tree.map(lambda a, b: jnp.where(result.finite, a.astype(b.dtype), b), new, old)
-
-        def tree(arrays: Sequence[jax.Array]) -> Any:
+        def leaves_of(arrays: Sequence[jax.Array]) -> list[jax.Array]:
             views = zip(geometries, stacks.unstacked(arrays), gradients, strict=True)
-            return jax.tree.unflatten(structure, [g.restore(x, leaf.shape) for g, x, leaf in views])
+            return [g.restore(x, leaf.shape) for g, x, leaf in views]
 
-        memory = [tree(column) for column in zip(*result.slots, strict=True)]
+        def keep(arrays: list[jax.Array], before: Any) -> Any:
+            pairs = zip(arrays, jax.tree.leaves(before), stacks.alone, strict=True)
+            kept = [_choose(result.finite, a, b) if alone else a.astype(b.dtype) for a, b, alone in pairs]
+            return jax.tree.unflatten(structure, kept)
+
+        memory = [leaves_of(column) for column in zip(*result.slots, strict=True)]
         if storage is not None:
             memory = stochastic_round(memory, storage, state.count)
+        tensors = jax.tree.map(
+            partial(_choose, result.finite), stacks.restored(result.tensors), state.tensors
+        )
         new_state = FLTState(
             count=state.count + result.finite,
             skipped=state.skipped + ~result.finite,
-            memory=keep(tuple(memory), state.memory),
-            direction=keep(tree(result.directions) if config.law else (), state.direction),
-            tensors=keep(stacks.restored(result.tensors), state.tensors),
+            memory=tuple(keep(*pair) for pair in zip(memory, state.memory, strict=True)),
+            direction=keep(leaves_of(result.directions), state.direction) if config.law else (),
+            tensors=tensors,
         )
         rate = WEIGHT_DECAY_RATE * result.schedule * weight_decay
-        decays = _decay_masks(weight_decay, mask, params)
+        decays = decay_masks(weight_decay, mask, params)
         steps = []
-        proposed = jax.tree.leaves(tree(result.updates))
-        for u, p, g, decay in zip(proposed, jax.tree.leaves(params), gradients, decays, strict=True):
+        proposed = zip(leaves_of(result.updates), jax.tree.leaves(params), gradients, decays, strict=True)
+        for u, p, g, decay in proposed:
             step = u + rate.astype(u.dtype) * p.astype(u.dtype) if decay else u
             steps.append(jnp.where(result.finite, step, 0).astype(g.dtype))
         return jax.tree.unflatten(structure, steps), new_state
@@ -228,6 +242,10 @@ def diagnostics(opt_state: Any) -> dict[str, jax.Array]:
     }
 
 
+def _choose(finite: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
+    return jnp.where(finite, new.astype(old.dtype), old)
+
+
 def _leaves(
     gradients: list[jax.Array], params: list[jax.Array], state: FLTState, geometries: list[Geometry]
 ) -> list[Leaf]:
@@ -248,51 +266,3 @@ def _compute_dtype(param: Any) -> jnp.dtype:
 
 def _zeros(params: Any, dtype: Callable[[Any], Any]) -> Any:
     return jax.tree.map(lambda p: jnp.zeros_like(p, dtype=dtype(p)), params)
-
-
-def _decay_masks(weight_decay: ArrayLike, mask: Any | Callable[[Any], Any] | None, params: Any) -> list[bool]:
-    """For each leaf whether it decays. A traced rate may be anything, a concrete zero leaves the term out."""
-    if not isinstance(weight_decay, jax.Array) and not weight_decay:
-        return [False] * len(jax.tree.leaves(params))
-    if mask is None:
-        return [True] * len(jax.tree.leaves(params))
-    tree = mask(params) if callable(mask) else mask
-    return jax.tree.leaves(jax.tree.map(lambda flag, part: jax.tree.map(lambda _: flag, part), tree, params))
-
-
-def _check_params(params: Any) -> None:
-    for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
-        if not jnp.issubdtype(leaf.dtype, jnp.floating):
-            raise TypeError(
-                f"parameter {jax.tree_util.keystr(path)} has dtype {leaf.dtype}, expected a real "
-                "floating-point dtype: leave it out with optax.masked or optax.partition, or split complex "
-                "numbers into real and imaginary parts"
-            )
-
-
-def _check_total_steps(total_steps: ArrayLike | None) -> ArrayLike:
-    if total_steps is None:
-        return np.inf
-    if not isinstance(total_steps, jax.core.Tracer) and not np.all(np.asarray(total_steps) > 0):
-        raise ValueError(
-            f"total_steps={total_steps}: expected a positive number of updates, or None if it is not known"
-        )
-    return total_steps
-
-
-def _check_state_dtype(state_dtype: Any | None) -> jnp.dtype | None:
-    if state_dtype is None or jnp.dtype(state_dtype) == jnp.float32:
-        return None
-    if jnp.dtype(state_dtype) != jnp.bfloat16:
-        raise ValueError(f"state_dtype={state_dtype!r}: expected None, 'float32' or 'bfloat16'")
-    return jnp.dtype(jnp.bfloat16)
-
-
-def _warn_about_rate(learning_rate: optax.ScalarOrSchedule) -> None:
-    concrete = not callable(learning_rate) and not isinstance(learning_rate, jax.core.Tracer)
-    if concrete and np.size(learning_rate) == 1 and 0 < float(np.asarray(learning_rate)) < 0.02:
-        warnings.warn(
-            f"learning_rate={learning_rate} multiplies the learned step (1.0 = as learned); it is not Adam's "
-            "rate. Start from flt_optimizer() with no rate at all.",
-            stacklevel=3,
-        )
