@@ -106,7 +106,7 @@ def test_what_has_no_gradient_stays(name: str) -> None:
 
 
 @holds("adapters and heads that start at zero learn within 20 and 100 steps", EVERY)
-@pytest.mark.parametrize("steps", [20, 100])
+@pytest.mark.parametrize("steps", [20, pytest.param(100, marks=pytest.mark.slow)])
 def test_zeros_learn(name: str, steps: int) -> None:
     draw = np.random.default_rng(4).normal
     x, frozen, target = (jnp.asarray(draw(size=shape), jnp.float32) for shape in ((32, 6), (6, 5), (6, 5)))

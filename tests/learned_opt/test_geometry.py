@@ -215,6 +215,7 @@ def test_a_view_holds_the_layers_of_a_stack_and_the_blocks_of_a_layer() -> None:
     np.testing.assert_array_equal(fused, [part for layer in x for part in np.split(layer, 3, axis=-1)])
 
 
+@pytest.mark.slow  # test_layouts.py has quick forms
 def test_a_stack_of_layers_is_trained_as_its_layers() -> None:
     config = FLTConfig(rule_width=2, controller_width=2)
     weights = moved(config, 0.1), config

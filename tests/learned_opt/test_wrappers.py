@@ -124,7 +124,7 @@ def test_partition_gives_each_part_its_optimizer(name: str) -> None:
 
 
 @holds("MultiSteps, float32 and bfloat16", EVERY)
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("dtype", [jnp.float32, pytest.param(jnp.bfloat16, marks=pytest.mark.slow)])
 def test_multi_steps_averages_gradients(name: str, dtype: Any) -> None:
     optimizer = optax.MultiSteps(build(name), every_k_schedule=2)
     params = parameters(dtype)

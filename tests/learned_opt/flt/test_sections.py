@@ -21,7 +21,7 @@ def _short_chunks():
     _sums.clear_cache()
 
 
-@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("causal", [True, pytest.param(False, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "length", [7, *(pytest.param(length, marks=pytest.mark.slow) for length in (5, 6, 13))]
 )
