@@ -7,7 +7,7 @@ state is bfloat16, one bit of which may still flip: hence no single updates afte
 """
 
 import sys
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,7 @@ class Golden(NamedTuple):
 
     updates: tuple[dict[str, list[float]], ...]  # at RECORDED: the first three entries of each leaf
     loss: float  # after all steps
-    anytime_loss: float
+    anytime_loss: float  # after half of them: steps that do not decay amplify rounding tenfold in two steps
 
 
 GOLDEN = {
@@ -51,8 +51,8 @@ GOLDEN = {
                 "out": [-0.019224512, -0.019766778, 0.0074833022],
             },
         ),
-        loss=0.0066376892,
-        anytime_loss=0.0063400203,
+        loss=0.0066376884,
+        anytime_loss=0.07310276,
     ),
 }
 
@@ -76,30 +76,31 @@ def _loss(params: dict[str, jax.Array]) -> jax.Array:
     return jnp.mean((params["gain"] * hidden @ params["out"] - targets) ** 2)
 
 
-def _trajectory(name: str, total_steps: int | None) -> tuple[list[dict[str, jax.Array]], jax.Array]:
-    optimizer = flt_optimizer(weights=name, total_steps=total_steps)
-
-    @jax.jit
-    def step(params, state):
-        updates, state = optimizer.update(jax.grad(_loss)(params), state, params)
-        return optax.apply_updates(params, updates), state, updates
-
+def _trajectory(
+    step: Any, state: Any, total_steps: float, steps: int
+) -> tuple[list[dict[str, jax.Array]], jax.Array]:
     params, history = _params(), []
-    state = optimizer.init(params)
-    for _ in range(STEPS):
-        params, state, updates = step(params, state)
+    for _ in range(steps):
+        params, state, updates = step(params, state, total_steps)
         history.append(updates)
     return history, _loss(params)
 
 
 @jax.enable_x64(True)
 def _measured(name: str) -> Golden:
-    history, loss = _trajectory(name, STEPS)
+    @jax.jit
+    def step(params, state, total_steps):
+        optimizer = flt_optimizer(weights=name, total_steps=total_steps)
+        updates, state = optimizer.update(jax.grad(_loss)(params), state, params)
+        return optax.apply_updates(params, updates), state, updates
+
+    start = flt_optimizer(weights=name).init(_params())
+    history, loss = _trajectory(step, start, float(STEPS), STEPS)
     updates = tuple(
-        {leaf: [float(f"{x:.8g}") for x in np.ravel(history[step][leaf])[:3]] for leaf in history[step]}
-        for step in RECORDED
+        {leaf: [float(f"{x:.8g}") for x in np.ravel(history[at][leaf])[:3]] for leaf in history[at]}
+        for at in RECORDED
     )
-    _, anytime_loss = _trajectory(name, None)
+    _, anytime_loss = _trajectory(step, start, np.inf, STEPS // 2)
     return Golden(updates, float(f"{loss:.8g}"), float(f"{anytime_loss:.8g}"))
 
 
