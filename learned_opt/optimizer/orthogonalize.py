@@ -7,48 +7,30 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-# For each number of iterations the lower end of the interval, in units of the bound, and the odd polynomials
-# (a, b, c) of degree 5, a x + b x^3 + c x^5. Each is as near to 1 as it can be on the interval that the one
-# before leaves: the greedy choice, which is optimal (Amsel, Persson, Musco, Gower, "The Polar Express", arXiv
-# 2505.16932). Intervals are longer by SAFETY at the upper end, so that rounding does not leave them.
-# tests/learned_opt/test_orthogonalize.py computes the coefficients anew.
+# Odd polynomials (a, b, c) of degree 5, a x + b x^3 + c x^5, in turn. Each is as near to 1 as it can
+# be on the interval that the one before leaves, the first on [LOWEST, 1]: the greedy choice, which is optimal
+# (Amsel, Persson, Musco, Gower, "The Polar Express", arXiv 2505.16932). Intervals are longer by SAFETY at the
+# upper end, so that rounding does not leave them. tests/learned_opt/test_orthogonalize.py computes them anew.
 SAFETY = 1.01
-LOWEST = {3: 1e-2, 4: 3e-3, 5: 1e-3}
-POLYNOMIALS: dict[int, tuple[tuple[float, float, float], ...]] = {
-    3: (
-        (8.017167466, -22.94095453, 16.61125935),
-        (3.611938823, -2.652062899, 0.5123048633),
-        (2.660959239, -1.945127246, 0.4356863823),
-    ),
-    4: (
-        (8.301928846, -24.04242806, 17.4699418),
-        (4.00780067, -2.926616078, 0.5425066648),
-        (3.489622391, -2.565411196, 0.5028035439),
-        (2.497349901, -1.812577068, 0.4217034879),
-    ),
-    5: (
-        (8.386893124, -24.37131064, 17.72641166),
-        (4.143011984, -3.018617767, 0.552650181),
-        (3.931188433, -2.874113398, 0.5367222644),
-        (3.282797665, -2.416553706, 0.4865308892),
-        (2.284974976, -1.632360156, 0.403066087),
-    ),
-}
-ITERATIONS = 4  # three matrix products each
+LOWEST = 3e-3  # in units of the bound of the singular values
+POLYNOMIALS = (
+    (8.301928846, -24.04242806, 17.4699418),
+    (4.00780067, -2.926616078, 0.5425066648),
+    (3.489622391, -2.565411196, 0.5028035439),
+    (2.497349901, -1.812577068, 0.4217034879),
+)
 LARGE = 1 << 16  # elements of a matrix from which on a CPU multiplies one after the other faster than a batch
 
 
-def polar_factor(x: jax.Array, iterations: int | None = None) -> jax.Array:
+def polar_factor(x: jax.Array) -> jax.Array:
     """Approximate polar factor of each matrix.
 
     The singular values are divided by a bound of the largest, (sum of their eighth powers)^(1/8), which is
-    the Frobenius norm of (x x^T)^2 to the power 1/4: the first iteration has that product anyway. In this
-    unit those from LOWEST[iterations] to 1 go to 1 up to 0.29 (3 iterations), 0.22 (4) or 0.13 (5), smaller
-    ones to less. The singular vectors stay.
+    the Frobenius norm of (x x^T)^2 to the power 1/4: the first polynomial has that product anyway. In this
+    unit those from LOWEST to 1 go to 1 up to 0.22, smaller ones to less. The singular vectors stay.
 
     Args:
       x: [..., a, b] floating point, a <= b for speed. A zero matrix gives zero, one that is not finite NaN.
-      iterations: 3, 4 or 5; None for ITERATIONS.
 
     Returns:
       An array of the shape and dtype of x.
@@ -57,7 +39,7 @@ def polar_factor(x: jax.Array, iterations: int | None = None) -> jax.Array:
     norm = jnp.sqrt(jnp.sum(x * x, axis=(-2, -1), keepdims=True))
     x = x / jnp.where(norm > 0, norm, 1.0)  # neither overflows nor vanishes under a power of 8
     scale: jax.Array | None = None
-    for a, b, c in POLYNOMIALS[ITERATIONS if iterations is None else iterations]:
+    for a, b, c in POLYNOMIALS:
         gram = x @ jnp.swapaxes(x, -1, -2)
         square = gram @ gram
         if scale is None:
@@ -68,12 +50,11 @@ def polar_factor(x: jax.Array, iterations: int | None = None) -> jax.Array:
     return x
 
 
-def orthogonalize(matrices: list[jax.Array], iterations: int | None = None) -> list[jax.Array]:
+def orthogonalize(matrices: list[jax.Array]) -> list[jax.Array]:
     """Polar factors of many stacks of matrices, equal shapes in one batch, the smaller side inside.
 
     Args:
       matrices: arrays [n_i, a_i, b_i].
-      iterations: as in `polar_factor`.
 
     Returns:
       Arrays of the same shapes and dtypes.
@@ -84,7 +65,7 @@ def orthogonalize(matrices: list[jax.Array], iterations: int | None = None) -> l
         groups[x.shape[-2:], x.dtype].append(index)
     factors: list[jax.Array] = list(wide)
     for members in groups.values():
-        batch = _polar_factors(jnp.concatenate([wide[i] for i in members]), iterations)
+        batch = _polar_factors(jnp.concatenate([wide[i] for i in members]))
         start = 0
         for i in members:
             factors[i] = batch[start : start + wide[i].shape[0]]
@@ -93,8 +74,7 @@ def orthogonalize(matrices: list[jax.Array], iterations: int | None = None) -> l
     return [y if x.shape == y.shape else jnp.swapaxes(y, -1, -2) for x, y in pairs]
 
 
-def _polar_factors(batch: jax.Array, iterations: int | None) -> jax.Array:
-    factor = partial(polar_factor, iterations=iterations)
+def _polar_factors(batch: jax.Array) -> jax.Array:
     if len(batch) == 1 or math.prod(batch.shape[1:]) < LARGE:
-        return factor(batch)
-    return jax.lax.platform_dependent(batch, cpu=partial(jax.lax.map, factor), default=factor)
+        return polar_factor(batch)
+    return jax.lax.platform_dependent(batch, cpu=partial(jax.lax.map, polar_factor), default=polar_factor)

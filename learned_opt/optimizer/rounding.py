@@ -46,14 +46,14 @@ def apply_updates(params: Any, updates: Any, key: jax.Array) -> Any:
       >>> bool(abs(new.astype(jnp.float32).mean() - (1 + 2**-10)) < 1e-4)
       True
     """
-    leaves, structure = jax.tree.flatten(params)
-    keys = jax.tree.unflatten(structure, list(jax.random.split(key, max(len(leaves), 1)))[: len(leaves)])
 
     def add(param: jax.Array, update: jax.Array, key: jax.Array) -> jax.Array:
         if param.dtype != jnp.bfloat16:
             return (param + update).astype(param.dtype)
         return _round(param.astype(jnp.float32) + update.astype(jnp.float32), param.dtype, key)
 
+    leaves, structure = jax.tree.flatten(params)
+    keys = jax.tree.unflatten(structure, [jax.random.fold_in(key, i) for i in range(len(leaves))])
     return jax.tree.map(add, params, updates, keys)
 
 

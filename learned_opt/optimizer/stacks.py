@@ -25,7 +25,8 @@ class Stacks:
         self.groups = list(alike.values())
         self.counts = [leaf.tensors for leaf in leaves]
         rows = np.split(np.arange(sum(self.counts)), np.cumsum(self.counts)[:-1])
-        self.alone = [len(group) == 1 for _, group in sorted((place, g) for g in self.groups for place in g)]
+        sizes = {place: len(group) for group in self.groups for place in group}
+        self.alone = [sizes[place] == 1 for place in range(len(leaves))]
         self.rows = np.concatenate([rows[place] for group in self.groups for place in group])
 
     def stacked(self, leaves: Sequence[Leaf]) -> list[Leaf]:

@@ -183,6 +183,7 @@ def _scale_by_flt(
             return [g.restore(x, leaf.shape) for g, x, leaf in views]
 
         def keep(arrays: list[jax.Array], before: Any) -> Any:
+            # Stacks are settled; a leaf alone is chosen last, in its own shape, which needs least memory.
             pairs = zip(arrays, jax.tree.leaves(before), stacks.alone, strict=True)
             kept = [_choose(result.finite, a, b) if alone else a.astype(b.dtype) for a, b, alone in pairs]
             return jax.tree.unflatten(structure, kept)

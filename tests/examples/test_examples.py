@@ -28,7 +28,6 @@ def test_flax_digits(capsys):
     assert accuracy > 90
 
 
-@pytest.mark.slow
 def test_haiku_regression(capsys):
     module = example("haiku_regression")
     initial, final, seen = module.train(60)

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from learned_opt.optimizer.orthogonalize import (
-    ITERATIONS,
     LARGE,
     LOWEST,
     POLYNOMIALS,
@@ -15,8 +14,7 @@ from learned_opt.optimizer.orthogonalize import (
     polar_factor,
 )
 
-FARTHEST = {3: 0.29, 4: 0.22, 5: 0.13}  # as documented: from 1, of what LOWEST to 1 becomes
-every_length = pytest.mark.parametrize("iterations", POLYNOMIALS)
+FARTHEST = 0.22  # as documented: from 1, of what LOWEST to 1 becomes
 
 
 def matrix(shape: tuple[int, int], condition: float, seed: int = 0) -> np.ndarray:
@@ -36,9 +34,9 @@ def bound(values: np.ndarray) -> float:
     return (values**8).sum() ** (1 / 8)
 
 
-def polynomial(values: np.ndarray, iterations: int) -> np.ndarray:
+def polynomial(values: np.ndarray) -> np.ndarray:
     """What the composed polynomials make of singular values in units of the bound."""
-    for a, b, c in POLYNOMIALS[iterations]:
+    for a, b, c in POLYNOMIALS:
         values = a * values + b * values**3 + c * values**5
     return values
 
@@ -59,22 +57,19 @@ def minimax(low: float, high: float) -> tuple[np.ndarray, float]:
     return np.asarray(coefficients), error
 
 
-@every_length
-def test_each_polynomial_is_the_best_on_what_the_one_before_leaves(iterations):
-    low, high = LOWEST[iterations], 1.0
-    for found in POLYNOMIALS[iterations]:
+def test_each_polynomial_is_the_best_on_what_the_one_before_leaves():
+    low, high = LOWEST, 1.0
+    for found in POLYNOMIALS:
         best, error = minimax(low, SAFETY * high)
         np.testing.assert_allclose(found, best, rtol=1e-8)
         low, high = 1 - error, 1 + error
-    assert len(POLYNOMIALS[iterations]) == iterations
 
 
-@every_length
-def test_the_polynomials_go_to_one(iterations):
-    values = polynomial(np.geomspace(LOWEST[iterations], 1.0, 10_001), iterations)
+def test_the_polynomials_go_to_one():
+    values = polynomial(np.geomspace(LOWEST, 1.0, 10_001))
     distance = np.abs(values - 1).max()
-    assert FARTHEST[iterations] - 0.02 < distance < FARTHEST[iterations]
-    small = polynomial(np.geomspace(1e-9, LOWEST[iterations], 1001), iterations)
+    assert FARTHEST - 0.02 < distance < FARTHEST
+    small = polynomial(np.geomspace(1e-9, LOWEST, 1001))
     assert np.all(np.diff(small) > 0)
 
 
@@ -85,17 +80,16 @@ def test_random_matrices_become_nearly_orthogonal(shape, size):
     (factor,) = orthogonalize([x])
     assert factor.shape == x.shape
     assert factor.dtype == x.dtype
-    assert np.abs(singular_values(factor) - 1).max() < FARTHEST[ITERATIONS]
+    assert np.abs(singular_values(factor) - 1).max() < FARTHEST
 
 
-@every_length
 @pytest.mark.parametrize("condition", [1.0, 10.0, 1000.0])
 @pytest.mark.parametrize("shape", [(12, 20), (20, 12), (9, 9)])
-def test_singular_vectors_stay_and_singular_values_follow_the_polynomials(shape, condition, iterations):
+def test_singular_vectors_stay_and_singular_values_follow_the_polynomials(shape, condition):
     x = matrix(shape, condition)
-    (factor,) = orthogonalize([jnp.asarray(x[None], jnp.float32)], iterations)
+    (factor,) = orthogonalize([jnp.asarray(x[None], jnp.float32)])
     left, values, right = np.linalg.svd(x, full_matrices=False)
-    expected = (left * polynomial(values / bound(values), iterations)) @ right
+    expected = (left * polynomial(values / bound(values))) @ right
     np.testing.assert_allclose(factor[0], expected, atol=1e-3)
 
 
@@ -104,19 +98,18 @@ def test_in_double_precision_they_follow_to_the_last_digits():
     x = matrix((9, 12), 100.0)
     factor = polar_factor(jnp.asarray(x))
     left, values, right = np.linalg.svd(x, full_matrices=False)
-    expected = (left * polynomial(values / bound(values), ITERATIONS)) @ right
+    expected = (left * polynomial(values / bound(values))) @ right
     assert factor.dtype == jnp.float64
     np.testing.assert_allclose(factor, expected, atol=1e-12)
 
 
-@every_length
 @jax.enable_x64(True)
-def test_a_matrix_of_rank_one(iterations):
+def test_a_matrix_of_rank_one():
     """The bound is the only singular value there."""
     left, right = np.linspace(0.1, 1.0, 6), np.linspace(-1.0, 1.0, 9)
-    found = polar_factor(jnp.asarray(np.outer(left, right)), iterations)
+    found = polar_factor(jnp.asarray(np.outer(left, right)))
     expected = np.outer(left, right) / np.linalg.norm(left) / np.linalg.norm(right)
-    np.testing.assert_allclose(found, polynomial(np.ones(()), iterations) * expected, atol=1e-12)
+    np.testing.assert_allclose(found, polynomial(np.ones(())) * expected, atol=1e-12)
 
 
 def test_zero_gives_zero_and_its_neighbours_are_not_touched():
