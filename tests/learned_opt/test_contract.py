@@ -152,7 +152,7 @@ def table() -> str:
     """Markdown, one row a property: yes, no, or a dash where it is not tested."""
     words = {True: "yes", False: "no", None: "–"}
     lines = ["| | " + " | ".join(EVERY) + " |", "| --- |" + " --- |" * len(EVERY)]
-    for what, row in CONTRACT.items():
+    for what, row in sorted(CONTRACT.items()):  # whichever file was read first
         lines.append(f"| {what} | " + " | ".join(words[row.get(name)] for name in EVERY) + " |")
     return "\n".join(lines) + "\n"
 
