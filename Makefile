@@ -13,7 +13,7 @@ COMPILED := JAX_COMPILATION_CACHE_DIR=$(CURDIR)/$(VENV)/compiled JAX_PERSISTENT_
 # A file stays in one process, which compiles each program that its tests share once.
 PYTEST := $(RUN) $(COMPILED) COVERAGE_CORE=sysmon $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses=8 --dist loadfile
 
-.PHONY: help install demo test test-all lint format types clean
+.PHONY: help install demo test test-all lint format types docs clean
 
 help:
 	@echo "make demo      meta-train a small optimizer on the CPU, then compare it with the shipped one (minutes)"
@@ -21,6 +21,7 @@ help:
 	@echo "make test-all  every test"
 	@echo "make lint      ruff: rules and formatting        make format  let ruff fix them"
 	@echo "make types     mypy on the three packages"
+	@echo "make docs      the pages of docs/ and the reference, in docs/_build/html (a minute; warnings are errors)"
 	@echo "make clean     remove $(VENV), caches and builds (runs/ stays)"
 
 install: $(READY)
@@ -31,7 +32,7 @@ $(READY): pyproject.toml
 	  { echo "$(PYTHON) is `$(PYTHON) --version 2>&1`; Python 3.11 or newer is needed: make PYTHON=python3.12 ..." >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[train,data,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[train,data,dev,docs]'
 	@touch $@
 
 demo: $(READY)
@@ -58,6 +59,11 @@ format: $(READY)
 types: $(READY)
 	$(BIN)/mypy
 
+# Everything is read anew (-E): what was warned of once would else pass the second time.
+docs: $(READY)
+	$(RUN) $(BIN)/sphinx-build -M html docs docs/_build -n -E -q -W --keep-going
+	@echo "see docs/_build/html/index.html"
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* htmlcov .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) build dist docs/_build *.egg-info .coverage .coverage.* htmlcov .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find learned_opt tasks meta_train tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -48,6 +48,8 @@ def modes(theta: Any) -> None:
     for name, rate in zip(("fast, of g", "slow, of g", "of g²"), rates, strict=True):
         decay = math.exp(-rate)
         print(f"| {name} | {decay:.4f} | {decay / (1 - decay):.1f} | {math.log(2) / rate:.1f} |")
+    print("\nread-outs:", [[f"{x:.2f}" for x in head] for head in heads])
+    print(f"power of the root in the orthogonal one: {jax.nn.sigmoid(theta['flt/~/rule']['whitening']):.2f}")
     lags, frequencies = np.arange(400), np.geomspace(1e-4, 0.5, 200)
     figure, (left, middle, right) = canvas(3)
     gains = -np.expm1(-rates)
@@ -100,6 +102,10 @@ def run(total_steps: int | None) -> dict[str, np.ndarray]:
 def schedules(theta: Any) -> None:
     """Warm-up and decay with and without a horizon, and the steps of a run."""
     schedule = hk.without_apply_rng(hk.transform(lambda count, horizon: Schedule()(count, horizon)))
+    print(
+        "\nschedule:", {name.removeprefix("log_"): f"{np.exp(x):.3g}" for name, x in theta[SCHEDULE].items()}
+    )
+    print("decays of the signals:", [f"{math.exp(-math.exp(x)):.2f}" for x in theta[CONTROLLER]["log_rate"]])
     counts = np.unique(np.geomspace(1, 20_000, 400).astype(int)) - 1
     figure, (left, middle, right) = canvas(3)
     for horizon, (colour, line) in {100: FAST, 1000: SLOW, 10_000: SQUARE, None: ("black", ":")}.items():
