@@ -12,11 +12,14 @@ from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
 
+import jax.typing
+import optax
 from docutils import nodes
 from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.util import logging
+from sphinx.util.typing import stringify_annotation
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -30,6 +33,7 @@ exclude_patterns = ["_build"]
 myst_heading_anchors = 3
 default_role = "code"  # `name` in a docstring
 add_module_names = False
+maximum_signature_line_length = 80
 autodoc_default_options = {"members": True, "no-value": True}
 autodoc_member_order = "groupwise"
 autodoc_preserve_defaults = True
@@ -45,6 +49,7 @@ nitpick_ignore_regex = [
     ("py:.*", rf"(?!({'|'.join(OURS)})\.).*"),
     ("py:class", r".*\.(masks\.static\.Fixed|leaf\.TensorState|recurrent\.Cell|unroll\.Score)"),
 ]
+KEPT: dict[str, list[str]] = {}
 logger = logging.getLogger(__name__)
 
 
@@ -80,9 +85,35 @@ def check_reference(app: Sphinx, env: BuildEnvironment) -> None:
             logger.warning("%s is public, but not in the reference", name)
 
 
-def keep_bars(app: Sphinx, what: str, name: str, value: Any, options: Any, lines: list[str]) -> None:
-    """Lets |x| in a docstring be an absolute value, which would be a substitution."""
-    lines[:] = [line if ">>>" in line else line.replace("|", r"\|") for line in lines]
+def keep(app: Sphinx, what: str, name: str, value: Any, options: Any, lines: list[str]) -> None:
+    """Keeps a docstring from napoleon, which takes what a property says before a colon for its type."""
+    if what in ("property", "attribute", "data"):
+        KEPT[name] = list(lines)
+
+
+def plain_text(app: Sphinx, what: str, name: str, value: Any, options: Any, lines: list[str]) -> None:
+    """Docstrings are plain text: what is set in by four is a formula, and |x| is an absolute value."""
+    written: list[str] = []
+    formula, before = False, ""
+    for line in KEPT.pop(name, lines):
+        if not line.startswith("    "):
+            formula = formula and not line
+        elif not formula and before and before[0] not in " .:>*-" and not written[-1]:
+            formula = True
+            written += ["::", ""]
+        written.append(line if formula or ">>>" in line else line.replace("|", r"\|"))
+        before = line or before
+    lines[:] = written
+
+
+def short_types(
+    app: Sphinx, what: str, name: str, value: Any, options: Any, signature: str | None, returns: str | None
+) -> tuple[str | None, str | None]:
+    """Signatures with the names of unions that JAX and optax give names to."""
+    for alias in ("ScalarOrSchedule", "ArrayLike"):
+        union = stringify_annotation(getattr(optax, alias, None) or getattr(jax.typing, alias), "smart")
+        signature, returns = (text and text.replace(union, alias) for text in (signature, returns))
+    return signature, returns
 
 
 def skip_field(app: Sphinx, what: str, name: str, value: Any, skip: bool, options: Any) -> bool | None:
@@ -92,19 +123,22 @@ def skip_field(app: Sphinx, what: str, name: str, value: Any, skip: bool, option
 
 def inline_math(translator: Any, node: nodes.math) -> None:
     """A formula as MathML, which browsers draw without a script."""
-    translator.body.append(tex2mathml(node.astext()))
+    translator.body.append(tex2mathml(node.astext().replace(r"\_", "_")))
     raise nodes.SkipNode
 
 
 def display_math(translator: Any, node: nodes.math_block) -> None:
     """The same on lines of its own."""
-    translator.body.append(tex2mathml(node.astext(), as_block=True))
+    formula = tex2mathml(node.astext().replace(r"\_", "_"), as_block=True)
+    translator.body.append(f'<div style="overflow-x: auto">{formula}</div>')
     raise nodes.SkipNode
 
 
 def setup(app: Sphinx) -> None:
     """Connects all of this."""
     app.add_html_math_renderer("mathml", (inline_math, None), (display_math, None))
-    app.connect("autodoc-process-docstring", keep_bars)
+    app.connect("autodoc-process-docstring", keep, priority=400)  # napoleon has 500
+    app.connect("autodoc-process-docstring", plain_text, priority=600)
+    app.connect("autodoc-process-signature", short_types)
     app.connect("autodoc-skip-member", skip_field)
     app.connect("env-check-consistency", check_reference)
