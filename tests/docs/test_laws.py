@@ -1,0 +1,44 @@
+"""The numbers of the shipped weights on the pages are those of the weights."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from learned_opt import load_weights
+from learned_opt.optimizer.controller import LAWS, feature_names
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def rows(page: str, start: str) -> list[list[str]]:
+    """The cells of the table rows that start so."""
+    text = (DOCS / page).read_text(encoding="utf-8").replace("−", "-")
+    return [line.strip("| ").split(" | ") for line in re.findall(rf"^\| {start}.*$", text, re.MULTILINE)]
+
+
+def test_exponents_of_the_laws():
+    theta, config = load_weights("flt-v0")
+    found = rows("step_size.md", "`")
+    assert [cells[0].strip("`") for cells in found] == list(feature_names(config))
+    exponents = np.stack([theta["flt/~/controller"][law] for law in LAWS], axis=1)
+    assert np.array([cells[-3:] for cells in found], float) == pytest.approx(exponents, abs=0.0051)
+
+
+def test_schedule():
+    theta, _ = load_weights("flt-v0")
+    law = {name: float(np.exp(value)) for name, value in theta["flt/~/controller/~/schedule"].items()}
+    page = (DOCS / "step_size.md").read_text(encoding="utf-8")
+    assert f"w = {law['log_warmup']:.3g}, κ = {law['log_decay_power']:.3g}\n" in page
+    anytime = law["log_anytime_warmup"] + 1, law["log_anytime_scale"], law["log_anytime_power"]
+    assert "min(1, (t + 1) / {:.3g}) · (1 + t/{:.0f})^−{:.3g}\n".format(*anytime) in page
+
+
+def test_modes_and_read_outs():
+    theta, _ = load_weights("flt-v0")
+    decays = np.exp(-np.exp(theta["flt/~/memory"]["log_rate"]))
+    found = [float(cells[1]) for cells in rows("modes.md", "(?:fast, of|slow, of|of g)")]
+    assert found == pytest.approx(decays, abs=5.1e-5)
+    heads = np.array([cells[1:] for cells in rows("modes.md", "(?:elementwise|orthogonal)")], float)
+    assert heads == pytest.approx(theta["flt/~/rule"]["read_out"], abs=0.0051)
