@@ -15,7 +15,8 @@ DOCS = Path(__file__).parents[2] / "docs"
 def rows(page: str, start: str) -> list[list[str]]:
     """The cells of the table rows that start so."""
     text = (DOCS / page).read_text(encoding="utf-8").replace("−", "-")
-    return [line.strip("| ").split(" | ") for line in re.findall(rf"^\| {start}.*$", text, re.MULTILINE)]
+    lines = re.findall(rf"^\| {start}.*$", text, re.MULTILINE)
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
 
 
 def test_exponents_of_the_laws():

@@ -17,7 +17,6 @@ import io, json, optax, learned_opt
 from meta_train.baselines import Baseline, half_decades, schedule
 file, opt_state = io.StringIO(), learned_opt.flt_optimizer().init({})
 """,
-    "flt": "import numpy as np",
     "masks": """
 import haiku as hk, networkx, numpy as np
 from learned_opt.flt import ShiftInvariant
