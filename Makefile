@@ -13,7 +13,7 @@ COMPILED := JAX_COMPILATION_CACHE_DIR=$(CURDIR)/$(VENV)/compiled JAX_PERSISTENT_
 # A file stays in one process, which compiles each program that its tests share once.
 PYTEST := $(RUN) $(COMPILED) COVERAGE_CORE=sysmon $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses=8 --dist loadfile
 
-.PHONY: help install demo test test-all lint format types clean
+.PHONY: help install demo test test-all lint format types dist clean
 
 help:
 	@echo "make demo      meta-train a small optimizer on the CPU, then compare it with the shipped one (minutes)"
@@ -21,6 +21,7 @@ help:
 	@echo "make test-all  every test"
 	@echo "make lint      ruff: rules and formatting        make format  let ruff fix them"
 	@echo "make types     mypy on the three packages"
+	@echo "make dist      build sdist and wheel into dist/, and try the wheel in a bare environment"
 	@echo "make clean     remove $(VENV), caches and builds (runs/ stays)"
 
 install: $(READY)
@@ -57,6 +58,11 @@ format: $(READY)
 
 types: $(READY)
 	$(BIN)/mypy
+
+dist: $(READY)
+	rm -rf dist
+	$(BIN)/python -m build
+	JAX_PLATFORMS=cpu $(BIN)/python tests/check_dist.py dist
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* htmlcov .pytest_cache .ruff_cache .mypy_cache .hypothesis

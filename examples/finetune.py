@@ -18,18 +18,17 @@ from sklearn.model_selection import train_test_split
 
 from learned_opt import apply_updates, flt_optimizer
 
-BATCH, WIDTH, RANK, PRETRAINING = 64, 64, 4, 200
+BATCH, WIDTH, RANK, PRETRAINING = 64, 64, 4, 200  # an image has 64 pixels, too
 FREE = ("adapters", "head")  # all else is frozen
 
 
 def init(key: jax.Array) -> Any:
-    keys = jax.random.split(key, 4)
+    keys = jax.random.split(key)
+    trunk = jax.random.normal(keys[0], (2, WIDTH, WIDTH))
+    down = jax.random.normal(keys[1], (2, WIDTH, RANK))
     return {
-        "trunk": [jax.random.normal(key, (n, WIDTH)) * (2 / n) ** 0.5 for key, n in zip(keys, (64, WIDTH))],
-        "adapters": [
-            {"down": jax.random.normal(key, (n, RANK)) / n**0.5, "up": jnp.zeros((RANK, WIDTH))}
-            for key, n in zip(keys[2:], (64, WIDTH))
-        ],
+        "trunk": list(trunk * (2 / WIDTH) ** 0.5),
+        "adapters": [{"down": each / WIDTH**0.5, "up": jnp.zeros((RANK, WIDTH))} for each in down],
         "head": jnp.zeros((WIDTH, 5)),
     }
 
@@ -43,10 +42,10 @@ def loss_of(params: Any, images: jax.Array, labels: jax.Array) -> jax.Array:
 
 
 def only(free: Sequence[str], optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
-    """`optimizer` for these entries of the parameters; updates of the others are zero, without any state."""
+    """`optimizer` for these entries of the parameters; the others get zeros, and no state."""
 
     def labels(params: Any) -> Any:
-        return {name: jax.tree.map(lambda _: name in free, part) for name, part in params.items()}
+        return jax.tree_util.tree_map_with_path(lambda path, _: path[0].key in free, params)
 
     return optax.partition({True: optimizer, False: optax.set_to_zero()}, labels)
 
