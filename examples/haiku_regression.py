@@ -68,7 +68,7 @@ def train(
     for index, (key, rows) in enumerate(zip(keys, batches, strict=True), start=1):
         params, state, loss = step(params, state, key, rows)
         if adamw_rate is None and (index % LOGGED_EVERY == 0 or index == steps):
-            values = {key: np.asarray(value).tolist() for key, value in diagnostics(state).items()}
+            values = {name: np.asarray(value).tolist() for name, value in diagnostics(state).items()}
             log.append({"loss": float(loss), "tensors": names, "weights": "flt-v0", **values})
     return initial, test(params), log
 
@@ -80,6 +80,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of parameters and batches")
     parser.add_argument("--log", help="write what the optimizer did to this file, one JSON object a line")
     options = parser.parse_args(argv)
+    if options.log and options.adamw_rate is not None:
+        parser.error("--log is of flt_optimizer: leave --adamw-rate out")
     initial, final, log = train(options.steps, options.adamw_rate, options.seed)
     print(f"test error {initial:.3f} before, {final:.3f} after {options.steps} steps")
     if options.log:

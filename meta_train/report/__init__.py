@@ -51,7 +51,8 @@ def _masks(line: Mapping[str, Any]) -> list[Section]:
     """The masks over past gradients of the weights that a log names."""
     if "weights" not in line:
         return []
-    return [memory_section(Path(line["weights"]).stem, *load_weights(line["weights"]))]
+    name = str(line["weights"])
+    return [memory_section(Path(name).stem, *load_weights(name))]
 
 
 def _write(page: Path, title: str, sections: list[Section], console: Console) -> Path:
