@@ -3,6 +3,7 @@
 import importlib.util
 import io
 import re
+import shutil
 from argparse import Namespace
 from pathlib import Path
 from types import ModuleType
@@ -58,10 +59,11 @@ def test_haiku_regression_and_the_report_on_its_log(tmp_path, capsys):
 def test_jax_text_goes_on_as_if_it_had_not_been_stopped(tmp_path, monkeypatch):
     module = example("jax_text")
     monkeypatch.setattr(module, "SAVED_EVERY", 10)
-    options = {"steps": 30, "seed": 0, "adamw_rate": None, "folder": tmp_path, "stop_at": None}
-    begun, whole = module.train(Namespace(**options | {"folder": None}))
-    module.train(Namespace(**options | {"stop_at": 15}))
-    begun_again, resumed = module.train(Namespace(**options))
+    options = Namespace(steps=30, seed=0, adamw_rate=None, folder=tmp_path, stop_at=None)
+    begun, whole = module.train(options)
+    for step in ("20", "30"):  # as if it had been killed before these were written
+        shutil.rmtree(tmp_path / step)
+    begun_again, resumed = module.train(options)
 
     assert (begun, begun_again) == (0, 10)
     jax.tree.map(np.testing.assert_array_equal, resumed, whole)
