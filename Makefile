@@ -13,7 +13,7 @@ COMPILED := JAX_COMPILATION_CACHE_DIR=$(CURDIR)/$(VENV)/compiled JAX_PERSISTENT_
 # A file stays in one process, which compiles each program that its tests share once.
 PYTEST := $(RUN) $(COMPILED) COVERAGE_CORE=sysmon $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses=8 --dist loadfile
 
-.PHONY: help install demo test test-all lint format types docs clean
+.PHONY: help install demo test test-all lint format types docs dist clean
 
 help:
 	@echo "make demo      meta-train a small optimizer on the CPU, then compare it with the shipped one (minutes)"
@@ -22,6 +22,7 @@ help:
 	@echo "make lint      ruff: rules and formatting        make format  let ruff fix them"
 	@echo "make types     mypy on the three packages"
 	@echo "make docs      the pages of docs/ and the reference, in docs/_build/html (a minute; warnings are errors)"
+	@echo "make dist      build sdist and wheel into dist/, and try the wheel in a bare environment"
 	@echo "make clean     remove $(VENV), caches and builds (runs/ stays)"
 
 install: $(READY)
@@ -63,6 +64,11 @@ types: $(READY)
 docs: $(READY)
 	$(RUN) $(BIN)/sphinx-build -M html docs docs/_build -n -E -q -W --keep-going
 	@echo "see docs/_build/html/index.html"
+
+dist: $(READY)
+	rm -rf dist
+	$(BIN)/python -m build
+	JAX_PLATFORMS=cpu $(BIN)/python tests/check_dist.py dist
 
 clean:
 	rm -rf $(VENV) build dist docs/_build *.egg-info .coverage .coverage.* htmlcov .pytest_cache .ruff_cache .mypy_cache .hypothesis

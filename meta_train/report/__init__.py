@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
+from learned_opt import load_weights
 from meta_train.report.diagnostics import diagnostics_section, read_diagnostics
 from meta_train.report.evaluated import write_evaluation
+from meta_train.report.memory import memory_section
 from meta_train.report.page import Section, write_page
 from meta_train.report.trained import training_sections
 
@@ -28,8 +32,8 @@ def write_report(source: Path, console: Console) -> Path:
       ValueError: `source` is none of these, or is damaged; the message says where.
     """
     if source.is_file():
-        page = source.with_suffix(".html")
-        sections = [diagnostics_section(source.name, read_diagnostics(source))]
+        page, lines = source.with_suffix(".html"), read_diagnostics(source)
+        sections = [diagnostics_section(source.name, lines), *_masks(lines[-1])]
         return _write(page, f"Diagnostics of {source.name}", sections, console)
     if (source / "outcome.json").is_file():
         return write_evaluation(source, console)
@@ -41,6 +45,14 @@ def write_report(source: Path, console: Console) -> Path:
         f"{source} is neither a folder that `train` or `evaluate` wrote, nor a .jsonl file with one line of "
         "learned_opt.diagnostics for each logged step"
     )
+
+
+def _masks(line: Mapping[str, Any]) -> list[Section]:
+    """The masks over past gradients of the weights that a log names."""
+    if "weights" not in line:
+        return []
+    name = str(line["weights"])
+    return [memory_section(Path(name).stem, *load_weights(name))]
 
 
 def _write(page: Path, title: str, sections: list[Section], console: Console) -> Path:

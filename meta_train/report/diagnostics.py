@@ -30,7 +30,8 @@ def read_diagnostics(path: Path) -> list[dict[str, Any]]:
     """The lines of a file.
 
     Each has "count" and, as lists with one value for each tensor, the other values of
-    `learned_opt.diagnostics`; "loss" (a number) and "tensors" (their names) are shown if they are there.
+    `learned_opt.diagnostics`; "loss" (a number) and "tensors" (their names) are shown if they are there, and
+    the masks of "weights" (a shipped name, or a file).
 
     Raises:
       ValueError: a line is not such an object, or there are none; the message names the line.

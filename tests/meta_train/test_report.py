@@ -121,6 +121,20 @@ def test_a_damaged_log_is_refused_by_its_line(log, tmp_path, change, message):
         write_report(damaged, Console(file=io.StringIO()))
 
 
+def test_the_masks_of_the_weights_that_a_log_names_are_shown(log, tmp_path):
+    lines = read_diagnostics(log)
+    named = tmp_path / "named.jsonl"
+    named.write_text("".join(json.dumps({**line, "weights": "flt-v0"}) + "\n" for line in lines))
+    path, page, printed = report(named)
+    check_self_contained(page)
+    assert "The memory of flt-v0" in path.read_text()
+    assert len(page.images) == 2
+    assert "remembers, steps" in printed
+    named.write_text(json.dumps({**lines[0], "weights": "missing"}) + "\n")
+    with pytest.raises(ValueError, match="missing"):
+        write_report(named, Console(file=io.StringIO()))
+
+
 def test_something_else_is_refused(tmp_path):
     with pytest.raises(ValueError, match="neither a folder"):
         write_report(tmp_path, Console(file=io.StringIO()))
