@@ -209,6 +209,20 @@ _FAMILIES_OF_FLT_V0 = (
     "diabetes_huber",
     "ratings",
 )
+_CHEAP_FAMILIES = (
+    "digits_mlp",
+    "digits_norm",
+    "digits_autoencoder",
+    "digits_contrastive",
+    "patches_mlp",
+    "topics_gru",
+    "waves",
+    "linear_map",
+    "cancer_sigmoid",
+    "wine",
+    "diabetes_huber",
+    "ratings",
+)
 
 PRESETS: dict[str, TrainConfig] = {
     "demo": TrainConfig(
@@ -224,7 +238,15 @@ PRESETS: dict[str, TrainConfig] = {
         validate_every=30,
         objective=(0.2, 0.4, 0.4),  # runs too short to overfit, and too few to average over luck
     ),
-    "small": TrainConfig(steps=100, pairs=16, horizons=(100, 500)),
+    "small": TrainConfig(
+        steps=100,
+        families=_CHEAP_FAMILIES,
+        families_per_step=4,
+        pairs=16,
+        horizons=(50, 400),
+        validation=("signal_mlp", "signal_plain", "checkerboard", "iris"),
+        validation_steps=300,
+    ),
     "release": _RELEASE,
     "flt-v0": dataclasses.replace(_RELEASE, families=_FAMILIES_OF_FLT_V0),
 }
