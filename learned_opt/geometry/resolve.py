@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import jax
+from optax import MaskedNode
 from optax.contrib import MuonDimensionNumbers
 
 from learned_opt.geometry.auto import auto
@@ -23,8 +24,9 @@ def resolve(geometry: GeometryLike, params: Any) -> list[Geometry]:
 
     Args:
       geometry: "auto"; a function (path, leaf) -> Geometry, where a path reads like "layer/w"; or a
-        pytree of Geometry shaped like the parameters. Instead of a Geometry there may be optax's
-        `MuonDimensionNumbers`, all of whose other axes are batch axes, or None: not a matrix.
+        pytree of Geometry shaped like the parameters, which may hold some that a mask leaves out. Instead of
+        a Geometry there may be optax's `MuonDimensionNumbers`, all of whose other axes are batch axes, or
+        None: not a matrix.
       params: the parameters, or their ShapeDtypeStructs.
 
     Raises:
@@ -37,7 +39,7 @@ def resolve(geometry: GeometryLike, params: Any) -> list[Geometry]:
     >>> b.kind, w.batch, w.inputs, w.outputs
     ('vector', (0,), (2,), (1,))
     """
-    leaves, structure = jax.tree_util.tree_flatten_with_path(params)
+    leaves = jax.tree_util.tree_leaves_with_path(params)
     paths = [path_name(path) for path, _ in leaves]
     arrays = [leaf for _, leaf in leaves]
     if isinstance(geometry, str) and geometry != "auto":
@@ -47,7 +49,7 @@ def resolve(geometry: GeometryLike, params: Any) -> list[Geometry]:
         if callable(geometry):
             given = [geometry(path, leaf) for path, leaf in zip(paths, arrays, strict=True)]
         else:
-            given = _flat(geometry, params, structure)
+            given = _flat(geometry, params)
         rows = zip(paths, arrays, given, guessed, strict=True)
         found = [_checked(path, leaf.shape, one, guess) for path, leaf, one, guess in rows]
     return [
@@ -60,18 +62,26 @@ def _empty(rank: int) -> Geometry:
     return Geometry("vector", (), (), tuple(range(rank)), reason="no elements")
 
 
-def _flat(geometry: Any, params: Any, structure: Any) -> list[Given]:
-    """The leaves of a tree of geometries, in the order of the parameters."""
+def _left_out(node: Any) -> bool:
+    """Whether `optax.masked` or `optax.partition` left out the parameter that was there."""
+    return node is None or isinstance(node, MaskedNode)
+
+
+def _flat(geometry: Any, params: Any) -> list[Given]:
+    """The leaves of a tree of geometries, in the order of the parameters, without those that are left out."""
+    nodes = jax.tree.leaves(params, is_leaf=_left_out)
+    structure: Any = jax.tree.structure(params, is_leaf=_left_out)
     try:
-        return structure.flatten_up_to(geometry)
+        given = structure.flatten_up_to(geometry)
+        return [one for one, node in zip(given, nodes, strict=True) if not _left_out(node)]
     except (ValueError, TypeError) as error:
-        given = jax.tree_util.tree_flatten_with_path(
+        named = jax.tree_util.tree_leaves_with_path(
             geometry, is_leaf=lambda node: node is None or isinstance(node, Geometry | MuonDimensionNumbers)
         )
-        theirs = {path_name(path): f"given {node}" for path, node in given[0]}
+        theirs = {path_name(path): f"given {node}" for path, node in named}
         ours = {
             path_name(path): f"of shape {leaf.shape}"
-            for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]
+            for path, leaf in jax.tree_util.tree_leaves_with_path(params)
         }
         lacking = [f"no geometry for {path} {what}" for path, what in ours.items() if path not in theirs]
         extra = [f"no parameter for {path}, {what}" for path, what in theirs.items() if path not in ours]

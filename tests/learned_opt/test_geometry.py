@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from optax.contrib import MuonDimensionNumbers
 
@@ -138,6 +139,20 @@ def test_dimension_numbers_of_muon() -> None:
         assert (b.kind, b.outputs) == ("vector", (0,))
         assert (c.kind, c.outputs) == ("vector", (0, 1))
         assert (d.batch, d.inputs, d.outputs) == ((0,), (1,), (2,))
+
+
+def test_a_tree_of_geometries_is_for_all_parameters_where_a_mask_leaves_some_out() -> None:
+    params = {"in": jnp.ones((3, 4)), "out": {"w": jnp.ones((4, 2))}}
+    turned = MuonDimensionNumbers(1, 0)
+    geometry = {"in": None, "out": {"w": turned}}
+    optimizer = optax.partition(
+        {"trained": flt_optimizer(geometry=geometry), "frozen": optax.set_to_zero()},
+        {"in": "frozen", "out": "trained"},
+    )
+    optimizer.update(params, optimizer.init(params), params)
+
+    (w,) = resolve(geometry, {"in": optax.MaskedNode(), "out": params["out"]})
+    assert (w.inputs, w.outputs) == ((1,), (0,))
 
 
 def test_layers_that_are_no_matrices_stay_apart() -> None:
