@@ -1,9 +1,8 @@
-"""Draws modes.png, schedule.png and laws.png in docs/img from shipped weights, and prints tables beside them.
+"""Draws modes.png, schedule.png and laws.png in docs/img from `flt-v0`, and prints tables beside them.
 
 python docs/law_pictures.py
 """
 
-import argparse
 import math
 from pathlib import Path
 from typing import Any
@@ -26,10 +25,14 @@ IMAGES = Path(__file__).parent / "img"
 CONTROLLER, SCHEDULE = "flt/~/controller", "flt/~/controller/~/schedule"
 FAST, SLOW, SQUARE = ("tab:orange", "-"), ("tab:blue", "--"), ("tab:green", "-.")
 STEPS = 500
-GROUPS = {  # signals that several features carry: their exponents add up for one that lasts
-    "hypergradient": ("hypergradient_0", "hypergradient_1", "hypergradient_2", "mean_hypergradient"),
-    "alignment": ("alignment_0", "alignment_1", "alignment_2"),
-    "noise": ("noise_fast", "noise_slow", "mean_noise"),
+COSINES = {  # what several features remember, and in which mode
+    "hypergradient": {
+        "hypergradient_0": 0,
+        "hypergradient_1": 1,
+        "hypergradient_2": 2,
+        "mean_hypergradient": 2,
+    },
+    "alignment": {"alignment_0": 0, "alignment_1": 1, "alignment_2": 2},
 }
 
 
@@ -82,11 +85,13 @@ def modes(theta: Any) -> None:
     figure.savefig(IMAGES / "modes.png", dpi=90)
 
 
-def run(total_steps: int | None) -> dict[str, np.ndarray]:
+def run(weights: Any, total_steps: int | None) -> dict[str, np.ndarray]:
     """The decisions for the network of the README, arrays [STEPS, tensors]."""
     x = jax.random.normal(jax.random.key(0), (256, 8))
     params = {"in": 0.4 * jax.random.normal(jax.random.key(1), (8, 64)), "out": jnp.zeros(64)}
-    optimizer = optax.chain(optax.clip_by_global_norm(1.0), flt_optimizer(total_steps=total_steps))
+    optimizer = optax.chain(
+        optax.clip_by_global_norm(1.0), flt_optimizer(weights=weights, total_steps=total_steps)
+    )
 
     def loss(p: Any) -> jax.Array:
         return jnp.mean((jnp.tanh(x @ p["in"]) @ p["out"] - jnp.sin(x.sum(1))) ** 2)
@@ -99,7 +104,7 @@ def run(total_steps: int | None) -> dict[str, np.ndarray]:
     return jax.jit(lambda: jax.lax.scan(step, (params, optimizer.init(params)), length=STEPS)[1])()
 
 
-def schedules(theta: Any) -> None:
+def schedules(theta: Any, config: FLTConfig) -> None:
     """Warm-up and decay with and without a horizon, and the steps of a run."""
     schedule = hk.without_apply_rng(hk.transform(lambda count, horizon: Schedule()(count, horizon)))
     print(
@@ -120,7 +125,7 @@ def schedules(theta: Any) -> None:
     left.legend(fontsize=7, title="total_steps", title_fontsize=7)
     steps = np.arange(STEPS) + 1
     for total_steps, line in ((STEPS, "-"), (None, ":")):
-        seen = run(total_steps)
+        seen = run((theta, config), total_steps)
         for tensor, (name, colour) in enumerate({"in, a matrix": FAST[0], "out, a vector": SLOW[0]}.items()):
             known = "not known" if total_steps is None else f"{total_steps:,}"
             middle.plot(steps, seen["step"][:, tensor], line, color=colour, label=f"{name}, {known}")
@@ -131,6 +136,13 @@ def schedules(theta: Any) -> None:
     figure.savefig(IMAGES / "schedule.png", dpi=90)
 
 
+def lasting(controller: Any) -> np.ndarray:
+    """What remains of a signal that stays the same in each of the controller's modes, [modes]."""
+    rate, angle = np.exp(controller["log_rate"]), 2 * np.pi * controller["frequency"]
+    pole = np.exp(-rate + 1j * angle)
+    return np.real(np.exp(1j * controller["phase"]) * -np.expm1(-rate) / (1 - pole))
+
+
 def laws(theta: Any, config: FLTConfig) -> None:
     """Every exponent of the three laws, and four features at work."""
     names = feature_names(config)
@@ -138,24 +150,22 @@ def laws(theta: Any, config: FLTConfig) -> None:
     print("\n| feature | step | blend | shrink |\n|---|---:|---:|---:|")
     for name in names:
         print(f"| `{name}` | {' | '.join(f'{tables[law][name]:+.2f}' for law in LAWS)} |")
-    sums = {
-        law: table | {group: sum(table[name] for name in members) for group, members in GROUPS.items()}
-        for law, table in tables.items()
+    remain = lasting(theta[CONTROLLER])
+    print("\nof a cosine that stays remain", [f"{share:.2f}" for share in remain])
+    lasts = {
+        cosine: sum(tables["step_law"][name] * remain[mode] for name, mode in members.items())
+        for cosine, members in COSINES.items()
     }
-    print("\n| kept up by all its features | step | blend | shrink |\n|---|---:|---:|---:|")
-    for group in GROUPS:
-        print(f"| {group} | {' | '.join(f'{sums[law][group]:+.2f}' for law in LAWS)} |")
-    step, shrink = sums["step_law"], sums["shrink_law"]
+    print("exponent of the step:", {cosine: f"{exponent:+.2f}" for cosine, exponent in lasts.items()})
+    step, shrink = tables["step_law"], tables["shrink_law"]
     figure, axes = canvas(4)
     matrices, cosine, spread = np.geomspace(1, 200, 50), np.linspace(-1, 1, 50), np.linspace(0, 2, 50)
     vector = np.exp(step["one"] + step["depth"] * np.log(matrices / 4) / 2)
     axes[0].loglog(matrices, vector * np.exp(step["matrix"]), FAST[1], color=FAST[0], label="matrix")
     axes[0].loglog(matrices, vector, SLOW[1], color=SLOW[0], label="vector")
     axes[0].set(title="step length", xlabel="matrices in the network")
-    axes[1].semilogy(
-        cosine, np.exp(step["hypergradient"] * cosine), FAST[1], color=FAST[0], label="hypergradient"
-    )
-    axes[1].semilogy(cosine, np.exp(step["alignment"] * cosine), SLOW[1], color=SLOW[0], label="alignment")
+    for (colour, line), (name, exponent) in zip((FAST, SLOW), lasts.items(), strict=True):
+        axes[1].plot(cosine, np.exp(exponent * cosine), line, color=colour, label=name)
     axes[1].set(title="factor of the step", xlabel="cosine, if it lasts")
     axes[2].semilogy(spread, np.exp(shrink["spread"] * spread), FAST[1], color=FAST[0], label="shrink")
     axes[2].semilogy(spread, np.exp(step["spread"] * spread), SLOW[1], color=SLOW[0], label="step")
@@ -172,13 +182,9 @@ def laws(theta: Any, config: FLTConfig) -> None:
 
 def main() -> None:
     """Draws and prints all."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument(
-        "--weights", default="flt-v0", help="a shipped name or a file; structure as of flt-v0"
-    )
-    theta, config = load_weights(parser.parse_args().weights)
+    theta, config = load_weights("flt-v0")
     modes(theta)
-    schedules(theta)
+    schedules(theta, config)
     laws(theta, config)
 
 

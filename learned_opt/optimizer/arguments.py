@@ -27,7 +27,7 @@ def check_params(params: Any) -> None:
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
             raise TypeError(
                 f"parameter {jax.tree_util.keystr(path)} has dtype {leaf.dtype}, expected a real "
-                "floating-point dtype: leave it out with optax.masked or optax.partition, or split complex "
+                "floating-point dtype: leave it out with optax.partition, or split complex "
                 "numbers into real and imaginary parts"
             )
 

@@ -19,6 +19,7 @@ from learned_opt.optimizer.arguments import (
     decay_masks,
     warn_about_rate,
 )
+from learned_opt.optimizer.controller import SIGNALS
 from learned_opt.optimizer.leaf import Leaf, TensorState
 from learned_opt.optimizer.memory import slot_powers
 from learned_opt.optimizer.network import transformed
@@ -221,8 +222,8 @@ def diagnostics(opt_state: Any) -> dict[str, jax.Array]:
 
     Returns:
       "step" (step length in spectral units), "blend" (orthogonal share), "shrink" (weight of the parameter
-      beside the direction), "signal_to_noise" and "hypergradient" (the slowest read of cos(g_t, u_{t-1})'s
-      memory), float arrays [tensors] in leaf order; "count" and "skipped", int32 [].
+      beside the direction), "signal_to_noise" and "hypergradient" (cos(g_t, u_{t-1}), a mean of the last few
+      steps), float arrays [tensors] in leaf order; "count" and "skipped", int32 [].
 
     Raises:
       ValueError: there is no FLTState in `opt_state`, or more than one.
@@ -237,7 +238,7 @@ def diagnostics(opt_state: Any) -> dict[str, jax.Array]:
         "blend": state.tensors.blend,
         "shrink": state.tensors.shrink,
         "signal_to_noise": state.tensors.noise,
-        "hypergradient": state.tensors.signals[0][:, 0, -1],
+        "hypergradient": state.tensors.signals[0][:, SIGNALS.index("hypergradient"), 0],
         "count": state.count,
         "skipped": state.skipped,
     }

@@ -1,4 +1,4 @@
-"""The numbers of the shipped weights on the pages are those of the weights."""
+"""The tables and equations of the shipped weights on the pages are those of the weights."""
 
 import re
 from pathlib import Path
@@ -43,3 +43,19 @@ def test_modes_and_read_outs():
     assert found == pytest.approx(decays, abs=5.1e-5)
     heads = np.array([cells[1:] for cells in rows("modes.md", "(?:elementwise|orthogonal)")], float)
     assert heads == pytest.approx(theta["flt/~/rule"]["read_out"], abs=0.0051)
+
+
+def test_what_a_lasting_cosine_does():
+    controller = load_weights("flt-v0")[0]["flt/~/controller"]
+    pole = np.exp(-np.exp(controller["log_rate"]) + 2j * np.pi * controller["frequency"])
+    remain = np.real(np.exp(1j * controller["phase"]) * (1 - abs(pole)) / (1 - pole))
+    names = feature_names(load_weights("flt-v0")[1])
+    exponents = dict(zip(names, controller["step_law"], strict=True))
+    cosines = [exponents[f"hypergradient_{mode}"] for mode in range(3)]
+    exponent = np.dot(cosines, remain) + exponents["mean_hypergradient"] * remain[2]
+
+    page = re.sub(r"\s+", " ", (DOCS / "step_size.md").read_text(encoding="utf-8"))
+    assert "{:.2f}, {:.2f} and {:.2f} remain".format(*remain) in page
+    assert f"e^({exponent:.2f} cos)" in page
+    half = np.exp(exponent / 2)
+    assert f"{half:.2f} times at +0.5, {1 / half:.2f} times at −0.5" in page
