@@ -42,7 +42,7 @@ class Card:
       axis: for validation and held-out families, how they differ from those trained on; else empty.
       shapes: returns the parameters as a tree of shapes.
       recipe: what else determines a run, so that results of another recipe are not taken for this one's.
-      target: a validation loss that is worth reaching, fixed before anything was compared; None without one.
+      target: a validation loss that is worth reaching: what a tuned AdamW ended with; None without one.
       gpu: whether it is too large for a CPU; suites are evaluated there without it.
     """
 

@@ -15,6 +15,7 @@ TARGETS = {
     "signal_plain": 1.5,
     "signal_wide": 1.3,
     "signal_patches": 0.68,
+    "code_transformer": 2.1,
     "code_gru": 2.0,
     "checkerboard": 0.33,
     "iris": 0.2,

@@ -36,3 +36,10 @@ def test_held_out_has_small_families():
 def test_unknown_name_lists_the_valid_ones():
     with pytest.raises(ValueError, match=r"unknown task 'mnist'.*digits_mlp.*bible_lstm"):
         get("mnist")
+
+
+def test_every_task_but_one_has_a_target():
+    without = {
+        name for name, family in (suites.VALIDATION | suites.HELD_OUT).items() if not family.card.target
+    }
+    assert without == {"cart_pole"}  # which ends at zero
