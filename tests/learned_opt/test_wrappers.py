@@ -48,7 +48,7 @@ def test_parameters_are_needed(name: str) -> None:
 
 @pytest.mark.parametrize("dtype", [jnp.complex64, jnp.int32, jnp.bool_])
 def test_other_numbers_are_refused_by_path(dtype: Any) -> None:
-    with pytest.raises(TypeError, match=rf"\['a'\]\['bad'\] has dtype {jnp.dtype(dtype)}.*optax\.masked"):
+    with pytest.raises(TypeError, match=rf"\['a'\]\['bad'\] has dtype {jnp.dtype(dtype)}.*optax\.partition"):
         build("flt").init({"a": {"bad": jnp.ones(2, dtype), "good": jnp.ones(2)}})
 
 
