@@ -28,7 +28,7 @@ adjacency, skeleton, values = networkx.to_scipy_sparse_array(graph), networkx.pa
 """,
 }
 LONG = {"flt"}
-# Sections that compile an optimizer of their own, and that no later section needs; the slow test runs them, too.
+# Sections that compile an optimizer of their own, and that no later one needs: the slow test runs them, too.
 LONG_SECTIONS = {"coming_from_adamw": ("`total_steps`, or not", "Accumulation", "Precision", "Checkpoints")}
 TEXTS = {path.stem: path.read_text(encoding="utf-8") for path in sorted(DOCS.glob("*.md"))}
 PAGES = [name for name, text in TEXTS.items() if "```python" in text]
