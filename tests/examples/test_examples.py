@@ -54,17 +54,18 @@ def test_haiku_regression_and_the_report_on_its_log(tmp_path, capsys):
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of orbax's event loops
-def test_jax_text_goes_on_as_if_it_had_not_been_stopped(tmp_path, monkeypatch):
+@pytest.mark.parametrize("adamw_rate", [3e-3, pytest.param(None, marks=pytest.mark.slow)])
+def test_jax_text_goes_on_as_if_it_had_not_been_stopped(adamw_rate, tmp_path, monkeypatch):
     module = example("jax_text")
     monkeypatch.setattr(module, "SAVED_EVERY", 10)
-    begun, whole = module.train(30, folder=tmp_path)
+    begun, whole = module.train(30, adamw_rate, folder=tmp_path)
     for step in ("20", "30"):  # as if it had been killed before these were written
         shutil.rmtree(tmp_path / step)
-    begun_again, resumed = module.train(30, folder=tmp_path)
+    begun_again, resumed = module.train(30, adamw_rate, folder=tmp_path)
 
     assert (begun, begun_again) == (0, 10)
     jax.tree.map(np.testing.assert_array_equal, resumed, whole)
-    assert module.loss_of(resumed, module.load()[1]) < 3  # a guess among 128 is 4.85
+    assert module.loss_of(resumed, module.load()[1][:64]) < 3  # a guess among 128 is 4.85
 
 
 @pytest.mark.parametrize("bfloat16", [False, pytest.param(True, marks=pytest.mark.slow)])
