@@ -1,4 +1,4 @@
-"""The notebook's code runs from top to bottom and prints what is kept; that is small and the same on every day."""
+"""The notebook's code runs from top to bottom and prints what is kept, which is small and has no times."""
 
 import base64
 import contextlib
@@ -48,7 +48,7 @@ def test_look_inside_prints_what_is_kept():
     assert all(len(axes.lines) == 4 for axes in figure.axes)
 
 
-def test_what_is_kept_is_small_and_the_same_on_every_day():
+def test_what_is_kept_is_small_and_has_no_times():
     assert len(json.dumps(NOTEBOOK)) < MOST_BYTES
     assert [cell["execution_count"] for cell in CODE] == list(range(1, len(CODE) + 1))
     assert not any(cell["metadata"] for cell in NOTEBOOK["cells"])  # where Jupyter writes when a cell ran
