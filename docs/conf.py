@@ -43,7 +43,6 @@ napoleon_use_rtype = False
 html_math_renderer = "mathml"
 
 OURS = ("learned_opt", "tasks", "meta_train")
-PUBLIC_WITHOUT_ALL = ("learned_opt.weights",)
 # Types of other packages, and those of ours that only signatures mention.
 nitpick_ignore_regex = [
     ("py:.*", rf"(?!({'|'.join(OURS)})\.).*"),
@@ -59,14 +58,7 @@ def public() -> Iterator[tuple[str, Any]]:
         found = pkgutil.walk_packages(top.__path__, f"{top.__name__}.")
         for name in (top.__name__, *(info.name for info in found if info.ispkg)):
             package = importlib.import_module(name)
-            names = getattr(package, "__all__", ())
-            if name in PUBLIC_WITHOUT_ALL:
-                names = [key for key, value in vars(package).items() if _defined_in(package, key, value)]
-            yield from ((f"{name}.{key}", getattr(package, key)) for key in names)
-
-
-def _defined_in(package: ModuleType, key: str, value: Any) -> bool:
-    return not key.startswith("_") and getattr(value, "__module__", None) == package.__name__
+            yield from ((f"{name}.{key}", getattr(package, key)) for key in getattr(package, "__all__", ()))
 
 
 def check_reference(app: Sphinx, env: BuildEnvironment) -> None:

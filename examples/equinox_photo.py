@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from sklearn.datasets import load_sample_image
-from sklearn.model_selection import train_test_split
 
 from learned_opt import flt_optimizer
 
@@ -41,13 +40,12 @@ class Model(eqx.Module):
 
 
 def load() -> tuple[np.ndarray, np.ndarray]:
-    """Pieces of rows, 32 pixels and one, in units of deviations; for the test, all of one row in ten."""
+    """Pieces of rows, 32 pixels and one, in deviations; the lowest tenth of the rows is for the test."""
     photo = load_sample_image("china.jpg").astype(np.float32)
-    photo = (photo - photo.mean()) / photo.std()
     rows, columns, _ = photo.shape
     pieces = photo[:, : columns // (LENGTH + 1) * (LENGTH + 1)].reshape(rows, -1, LENGTH + 1, 3)
-    train_rows, test_rows = train_test_split(pieces, test_size=0.1, random_state=0)
-    return np.concatenate(train_rows), np.concatenate(test_rows)
+    train, test = map(np.concatenate, np.split(pieces, [rows * 9 // 10]))
+    return (train - train.mean()) / train.std(), (test - train.mean()) / train.std()
 
 
 def optimizer_of(steps: int, adamw_rate: float | None) -> optax.GradientTransformation:
@@ -63,7 +61,7 @@ def loss_of(model: Model, pieces: jax.Array) -> jax.Array:
 
 
 def train(steps: int, adamw_rate: float | None = None, seed: int = 0) -> tuple[float, float]:
-    """Returns the squared error on rows that were not trained on, before and after."""
+    """Returns the squared error on rows that were not trained on, and that of copying the pixel before."""
     train_pieces, test_pieces = load()
     model, optimizer = Model(jax.random.key(seed)), optimizer_of(steps, adamw_rate)
     state = optimizer.init(eqx.filter(model, eqx.is_inexact_array))
@@ -74,10 +72,10 @@ def train(steps: int, adamw_rate: float | None = None, seed: int = 0) -> tuple[f
         updates, state = optimizer.update(grads, state, eqx.filter(model, eqx.is_inexact_array))
         return eqx.apply_updates(model, updates), state
 
-    initial = float(loss_of(model, test_pieces))
     for rows in np.random.default_rng(seed).integers(len(train_pieces), size=(steps, BATCH)):
         model, state = step(model, state, train_pieces[rows])
-    return initial, float(loss_of(model, test_pieces))
+    copied = np.mean((test_pieces[:, :-1] - test_pieces[:, 1:]) ** 2)
+    return float(loss_of(model, test_pieces)), float(copied)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -86,8 +84,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--adamw-rate", type=float, help="use optax.adamw with this peak learning rate")
     parser.add_argument("--seed", type=int, default=0, help="of parameters and batches")
     options = parser.parse_args(argv)
-    initial, final = train(options.steps, options.adamw_rate, options.seed)
-    print(f"test error {initial:.4f} before, {final:.4f} after {options.steps} steps")
+    loss, copied = train(options.steps, options.adamw_rate, options.seed)
+    print(f"test error {loss:.4f} after {options.steps} steps; copying the pixel before: {copied:.4f}")
 
 
 if __name__ == "__main__":

@@ -21,11 +21,12 @@ from sklearn.model_selection import train_test_split
 from learned_opt import diagnostics, flt_optimizer
 
 BATCH, DROPOUT, LOGGED_EVERY = 32, 0.5, 5
+WEIGHTS = "flt-v0"  # named, since the log names them: the default is the newest that ship
 
 
 def optimizer_of(steps: int, adamw_rate: float | None) -> optax.GradientTransformation:
     if adamw_rate is None:
-        return optax.chain(optax.clip_by_global_norm(1.0), flt_optimizer(total_steps=steps))
+        return optax.chain(optax.clip_by_global_norm(1.0), flt_optimizer(weights=WEIGHTS, total_steps=steps))
     schedule = optax.warmup_cosine_decay_schedule(0.0, adamw_rate, steps // 20, steps)
     return optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule))
 
@@ -39,10 +40,10 @@ def train(
 ) -> tuple[float, float, list[dict[str, Any]]]:
     """Returns the squared error on 100 other patients before and after, and the lines of a log."""
     features, targets = load_diabetes(return_X_y=True)
-    x = (features / features.std(axis=0)).astype(np.float32)
-    y = ((targets - targets.mean()) / targets.std()).astype(np.float32)
-    split = train_test_split(x, y, test_size=100, random_state=0)
-    x_train, x_test, y_train, y_test = map(jnp.asarray, split)
+    split = train_test_split(features, targets, test_size=100, random_state=0)
+    x_train, x_test, y_train, y_test = (jnp.asarray(part, jnp.float32) for part in split)
+    x_train, x_test = ((x - x_train.mean(axis=0)) / x_train.std(axis=0) for x in (x_train, x_test))
+    y_train, y_test = ((y - y_train.mean()) / y_train.std() for y in (y_train, y_test))
     network = hk.transform(predict)
     optimizer = optimizer_of(steps, adamw_rate)
     params = network.init(jax.random.key(seed), x_train[:1], 0.0)
@@ -69,7 +70,7 @@ def train(
         params, state, loss = step(params, state, key, rows)
         if adamw_rate is None and (index % LOGGED_EVERY == 0 or index == steps):
             values = {name: np.asarray(value).tolist() for name, value in diagnostics(state).items()}
-            log.append({"loss": float(loss), "tensors": names, "weights": "flt-v0", **values})
+            log.append({"loss": float(loss), "tensors": names, "weights": WEIGHTS, **values})
     return initial, test(params), log
 
 

@@ -77,11 +77,17 @@ def optimizer_of(steps: int, adamw_rate: float | None) -> optax.GradientTransfor
     return optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule))
 
 
-def train(options: argparse.Namespace) -> tuple[int, Any]:
+def train(
+    steps: int,
+    adamw_rate: float | None = None,
+    seed: int = 0,
+    folder: Path | None = None,
+    stop_at: int | None = None,
+) -> tuple[int, Any]:
     """Returns the step at which it began, 0 if there was no checkpoint, and the parameters."""
     text, _ = load()
-    params = init(jax.random.key(options.seed))
-    optimizer = optimizer_of(options.steps, options.adamw_rate)
+    params = init(jax.random.key(seed))
+    optimizer = optimizer_of(steps, adamw_rate)
     at = (params, optimizer.init(params))
 
     @jax.jit
@@ -90,12 +96,12 @@ def train(options: argparse.Namespace) -> tuple[int, Any]:
         updates, state = optimizer.update(jax.grad(loss_of)(params, text), state, params)
         return optax.apply_updates(params, updates), state
 
-    manager = ocp.CheckpointManager(options.folder.absolute()) if options.folder else None
+    manager = ocp.CheckpointManager(folder.absolute()) if folder else None
     begun = (manager.latest_step() if manager else None) or 0
     if begun:
         at = manager.restore(begun, args=ocp.args.StandardRestore(at))
-    for index in range(begun, min(options.steps, options.stop_at or options.steps)):
-        rows = np.random.default_rng((options.seed, index)).integers(len(text), size=BATCH)
+    for index in range(begun, min(steps, stop_at or steps)):
+        rows = np.random.default_rng((seed, index)).integers(len(text), size=BATCH)
         at = step(at, text[rows])
         if manager and (index + 1) % SAVED_EVERY == 0:
             manager.save(index + 1, args=ocp.args.StandardSave(at))
@@ -112,7 +118,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--folder", type=Path, help="where checkpoints are kept, and looked for")
     parser.add_argument("--stop-at", type=int, help="stop before this step, as if killed")
     options = parser.parse_args(argv)
-    begun, params = train(options)
+    begun, params = train(options.steps, options.adamw_rate, options.seed, options.folder, options.stop_at)
     print(describe(params))
     _, text = load()
     end = min(options.steps, options.stop_at or options.steps)

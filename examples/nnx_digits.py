@@ -34,7 +34,7 @@ class Classifier(nnx.Module):
         return self.head(self.dropout(x.reshape(len(x), -1)))
 
 
-def transformation(steps: int, adamw_rate: float | None) -> optax.GradientTransformation:
+def optimizer_of(steps: int, adamw_rate: float | None) -> optax.GradientTransformation:
     if adamw_rate is None:
         return optax.chain(optax.clip_by_global_norm(1.0), flt_optimizer(total_steps=steps))
     schedule = optax.warmup_cosine_decay_schedule(0.0, adamw_rate, steps // 20, steps)
@@ -58,7 +58,7 @@ def train(steps: int, adamw_rate: float | None = None, seed: int = 0) -> tuple[f
     model = Classifier(nnx.Rngs(seed))
     # Two views of the same parameters: with dropout and without.
     training, testing = nnx.view(model, deterministic=False), nnx.view(model, deterministic=True)
-    optimizer = nnx.Optimizer(training, transformation(steps, adamw_rate), wrt=nnx.Param)
+    optimizer = nnx.Optimizer(training, optimizer_of(steps, adamw_rate), wrt=nnx.Param)
     for rows in np.random.default_rng(seed).integers(len(x_train), size=(steps, BATCH)):
         step(training, optimizer, x_train[rows], y_train[rows])
     accuracy = jnp.mean(testing(x_test).argmax(-1) == y_test)

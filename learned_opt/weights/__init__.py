@@ -18,6 +18,8 @@ from safetensors import SafetensorError, safe_open
 from learned_opt.config import FLTConfig
 from learned_opt.weights.writing import serialized, write_atomically
 
+__all__ = ["WeightsError", "load_card", "load_weights", "names", "save_weights"]
+
 Theta = dict[str, dict[str, np.ndarray]]
 Layout = dict[str, tuple[tuple[int, ...], str]]  # tensor name: shape, dtype as safetensors spells it
 Name = str | os.PathLike[str] | None

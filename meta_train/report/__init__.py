@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from learned_opt import load_weights
+from learned_opt.weights import names
 from meta_train.report.diagnostics import diagnostics_section, read_diagnostics
 from meta_train.report.evaluated import write_evaluation
 from meta_train.report.memory import memory_section
@@ -33,7 +34,7 @@ def write_report(source: Path, console: Console) -> Path:
     """
     if source.is_file():
         page, lines = source.with_suffix(".html"), read_diagnostics(source)
-        sections = [diagnostics_section(source.name, lines), *_masks(lines[-1])]
+        sections = [diagnostics_section(source.name, lines), *_masks(lines[-1], source.parent)]
         return _write(page, f"Diagnostics of {source.name}", sections, console)
     if (source / "outcome.json").is_file():
         return write_evaluation(source, console)
@@ -47,12 +48,14 @@ def write_report(source: Path, console: Console) -> Path:
     )
 
 
-def _masks(line: Mapping[str, Any]) -> list[Section]:
-    """The masks over past gradients of the weights that a log names."""
+def _masks(line: Mapping[str, Any], folder: Path) -> list[Section]:
+    """The masks over past gradients of the weights that a log in `folder` names."""
     if "weights" not in line:
         return []
     name = str(line["weights"])
-    return [memory_section(Path(name).stem, *load_weights(name))]
+    beside = name not in names() and (folder / name).is_file()
+    weights = load_weights(folder / name if beside else name)
+    return [memory_section(Path(name).name.removesuffix(".safetensors"), *weights)]
 
 
 def _write(page: Path, title: str, sections: list[Section], console: Console) -> Path:

@@ -31,7 +31,8 @@ def read_diagnostics(path: Path) -> list[dict[str, Any]]:
 
     Each has "count" and, as lists with one value for each tensor, the other values of
     `learned_opt.diagnostics`; "loss" (a number) and "tensors" (their names) are shown if they are there, and
-    the masks of "weights" (a shipped name, or a file).
+    the masks of "weights" (a shipped name, or a file, looked for from the folder of `path` and then from the
+    current one).
 
     Raises:
       ValueError: a line is not such an object, or there are none; the message names the line.

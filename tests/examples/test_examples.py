@@ -4,7 +4,6 @@ import importlib.util
 import io
 import re
 import shutil
-from argparse import Namespace
 from pathlib import Path
 from types import ModuleType
 
@@ -37,10 +36,9 @@ def test_nnx_digits(capsys):
 
 
 def test_equinox_photo():
-    initial, final = example("equinox_photo").train(40)
+    loss, copied = example("equinox_photo").train(40)
 
-    assert initial > 0.8
-    assert final < 0.2
+    assert 0.1 < loss < 0.9 * copied  # copying the pixel before is most of what there is to learn
 
 
 def test_haiku_regression_and_the_report_on_its_log(tmp_path, capsys):
@@ -56,26 +54,28 @@ def test_haiku_regression_and_the_report_on_its_log(tmp_path, capsys):
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of orbax's event loops
-def test_jax_text_goes_on_as_if_it_had_not_been_stopped(tmp_path, monkeypatch):
+@pytest.mark.parametrize("adamw_rate", [3e-3, pytest.param(None, marks=pytest.mark.slow)])
+def test_jax_text_goes_on_as_if_it_had_not_been_stopped(adamw_rate, tmp_path, monkeypatch):
     module = example("jax_text")
     monkeypatch.setattr(module, "SAVED_EVERY", 10)
-    options = Namespace(steps=30, seed=0, adamw_rate=None, folder=tmp_path, stop_at=None)
-    begun, whole = module.train(options)
+    begun, whole = module.train(30, adamw_rate, folder=tmp_path)
     for step in ("20", "30"):  # as if it had been killed before these were written
         shutil.rmtree(tmp_path / step)
-    begun_again, resumed = module.train(options)
+    begun_again, resumed = module.train(30, adamw_rate, folder=tmp_path)
 
     assert (begun, begun_again) == (0, 10)
     jax.tree.map(np.testing.assert_array_equal, resumed, whole)
-    assert module.loss_of(resumed, module.load()[1]) < 3  # a guess among 128 is 4.85
+    assert module.loss_of(resumed, module.load()[1][:64]) < 3  # a guess among 128 is 4.85
 
 
 @pytest.mark.parametrize("bfloat16", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_finetune_leaves_the_trunk_alone(bfloat16):
-    before, after, params, tuned = example("finetune").train(60, bfloat16=bfloat16, pretraining=100)
+    module = example("finetune")
+    known, params = module.pretrain(100)
+    new, tuned = module.train(params, 60, bfloat16=bfloat16)
 
-    assert before == pytest.approx(np.log(5), rel=1e-3)
-    assert after < 0.4
+    assert known < 0.15  # a guess among five is 1.6
+    assert new < 0.3
     jax.tree.map(np.testing.assert_array_equal, params["trunk"], tuned["trunk"])
     dtype = jnp.bfloat16 if bfloat16 else jnp.float32
     assert {leaf.dtype for leaf in jax.tree.leaves((tuned["adapters"], tuned["head"]))} == {jnp.dtype(dtype)}

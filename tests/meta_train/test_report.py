@@ -130,6 +130,13 @@ def test_the_masks_of_the_weights_that_a_log_names_are_shown(log, tmp_path):
     assert "The memory of flt-v0" in path.read_text()
     assert len(page.images) == 2
     assert "remembers, steps" in printed
+    save_weights(tmp_path / "mine" / "v0.1.safetensors", *untrained(FLTConfig()), {})
+    for name in (
+        "mine/v0.1.safetensors",
+        str(tmp_path / "mine" / "v0.1.safetensors"),
+    ):  # not of the current folder
+        named.write_text(json.dumps({**lines[0], "weights": name}) + "\n")
+        assert "The memory of v0.1<" in write_report(named, Console(file=io.StringIO())).read_text()
     named.write_text(json.dumps({**lines[0], "weights": "missing"}) + "\n")
     with pytest.raises(ValueError, match="missing"):
         write_report(named, Console(file=io.StringIO()))
