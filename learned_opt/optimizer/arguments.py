@@ -43,6 +43,12 @@ def check_total_steps(total_steps: ArrayLike | None) -> ArrayLike:
     return total_steps
 
 
+def check_shrink(shrink: ArrayLike) -> None:
+    """Raises ValueError for a multiplier below zero, with which parameters would grow."""
+    if not isinstance(shrink, jax.core.Tracer) and not np.all(np.asarray(shrink) >= 0):
+        raise ValueError(f"shrink={shrink}: expected a multiplier of at least 0; 1.0 is as learned")
+
+
 def check_state_dtype(state_dtype: Any | None) -> jnp.dtype | None:
     """The dtype in which the memory is stored, None for that of the computation; ValueError for others."""
     if state_dtype is None or jnp.dtype(state_dtype) == jnp.float32:

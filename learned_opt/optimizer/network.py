@@ -9,6 +9,7 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from learned_opt.config import FLTConfig
 from learned_opt.optimizer.controller import STATIC_FEATURES, Controller, Past
@@ -61,6 +62,7 @@ class FourierLearner(hk.Module):
         count: jax.Array,
         horizon: jax.Array,
         distance: np.ndarray | None = None,
+        shrink: ArrayLike = 1.0,
         orthogonalize: bool = True,
     ) -> Result:
         """One step.
@@ -71,6 +73,7 @@ class FourierLearner(hk.Module):
           count: steps taken so far, int32 scalar.
           horizon: planned number of steps, float scalar, infinite if unknown.
           distance: of every two tensors in the tree of parameters, [tensors, tensors]; for the attention.
+          shrink: multiplier of the weight that parameters have beside their direction, scalar.
           orthogonalize: False leaves the orthogonal direction out.
         """
         units, finite = Units.choose(leaves, tensors)
@@ -97,11 +100,12 @@ class FourierLearner(hk.Module):
         scales, power = self._scales(leaves, element, tensors.power, count)
         share = decision.blend * static[:, STATIC_FEATURES.index("matrix")] * orthogonalize
         directions = blend(leaves, element, orthogonal, scales * (1 - share), share, orthogonalize)
-        step, shrink = (spread(x, leaves) for x in (jnp.exp(decision.log_step), decision.shrink))
+        decision = decision._replace(shrink=decision.shrink * jnp.asarray(shrink, decision.shrink.dtype))
+        steps, weights = (spread(x, leaves) for x in (jnp.exp(decision.log_step), decision.shrink))
         return Result(
             updates=[
                 leaf.row(s) * shrunk(u, leaf.param, leaf.row(w))
-                for leaf, s, u, w in zip(leaves, step, directions, shrink, strict=True)
+                for leaf, s, u, w in zip(leaves, steps, directions, weights, strict=True)
             ],
             slots=[new.slots for new in written],
             directions=directions,

@@ -14,6 +14,7 @@ from learned_opt.config import FLTConfig
 from learned_opt.geometry import Geometry, GeometryLike, resolve, tree_distances
 from learned_opt.optimizer.arguments import (
     check_params,
+    check_shrink,
     check_state_dtype,
     check_total_steps,
     decay_masks,
@@ -50,6 +51,7 @@ def flt_optimizer(
     total_steps: ArrayLike | None = None,
     weight_decay: ArrayLike = 0.0,
     mask: Any | Callable[[Any], Any] | None = None,
+    shrink: ArrayLike = 1.0,
     geometry: GeometryLike = "auto",
     orthogonalize: bool = True,
     state_dtype: Any | None = None,
@@ -61,7 +63,7 @@ def flt_optimizer(
     decay, and how much the parameters shrink, w (only where u has their sign).
 
     .. math::
-      p \leftarrow p - \text{learning\_rate} \cdot (s_t (u_t + w_t p)
+      p \leftarrow p - \text{learning\_rate} \cdot (s_t (u_t + \text{shrink} \cdot w_t p)
       + \eta_t \cdot \text{weight\_decay} \cdot p),
       \quad \eta_t = 10^{-3} \cdot \text{warm-up}_t \cdot \text{decay}_t
 
@@ -73,6 +75,8 @@ def flt_optimizer(
         runs without an end in sight.
       weight_decay: decoupled, in AdamW's units at its learning rate 1e-3.
       mask: which leaves decay, as in `optax.adamw`: a tree of bools or a function of the parameters.
+      shrink: multiplier of the learned shrinking. 1.0 is as learned; 0 is for what must be fitted exactly and
+        has no noise to be remembered, such as coordinate networks.
       geometry: what the leaves are: "auto", a function (path, leaf) -> Geometry, or a pytree of Geometry or
         of optax's `MuonDimensionNumbers`. See `describe`, and docs/geometry.md.
       orthogonalize: False leaves the orthogonalised direction of matrices out: cheaper steps, a weaker
@@ -84,8 +88,8 @@ def flt_optimizer(
       holds 14 bytes a parameter with the shipped weights.
 
     Raises:
-      ValueError: non-positive `total_steps`, unknown or unreadable weights, a geometry that does not fit the
-        parameters, `update` without `params`.
+      ValueError: non-positive `total_steps`, negative `shrink`, unknown or unreadable weights, a geometry
+        that does not fit the parameters, `update` without `params`.
       TypeError: complex or integer parameters.
 
     Example:
@@ -106,7 +110,7 @@ def flt_optimizer(
     """
     warn_about_rate(learning_rate)
     return optax.chain(
-        _scale_by_flt(weights, total_steps, geometry, orthogonalize, state_dtype, weight_decay, mask),
+        _scale_by_flt(weights, total_steps, shrink, geometry, orthogonalize, state_dtype, weight_decay, mask),
         optax.scale_by_learning_rate(learning_rate),
     )
 
@@ -115,17 +119,19 @@ def scale_by_flt(
     weights: Weights = None,
     *,
     total_steps: ArrayLike | None = None,
+    shrink: ArrayLike = 1.0,
     geometry: GeometryLike = "auto",
     orthogonalize: bool = True,
     state_dtype: Any | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """The learned step `s_t (u_t + w_t p)`, to be subtracted from `p`. Arguments as in `flt_optimizer`."""
-    return _scale_by_flt(weights, total_steps, geometry, orthogonalize, state_dtype, 0.0, None)
+    """The learned step `s_t (u_t + shrink w_t p)`, to be subtracted; arguments as in `flt_optimizer`."""
+    return _scale_by_flt(weights, total_steps, shrink, geometry, orthogonalize, state_dtype, 0.0, None)
 
 
 def _scale_by_flt(
     weights: Weights,
     total_steps: ArrayLike | None,
+    shrink: ArrayLike,
     geometry: GeometryLike,
     orthogonalize: bool,
     state_dtype: Any | None,
@@ -136,6 +142,7 @@ def _scale_by_flt(
     # Literals compile faster than device arrays.
     theta = jax.tree.map(lambda x: x if isinstance(x, jax.core.Tracer) else np.asarray(x), theta)
     horizon = check_total_steps(total_steps)
+    check_shrink(shrink)
     storage = check_state_dtype(state_dtype)
     network = transformed(config)
     powers, attends = slot_powers(config), config.law and config.attention_heads > 0
@@ -175,6 +182,7 @@ def _scale_by_flt(
             state.count,
             jnp.asarray(horizon, jnp.float32),
             distance,
+            shrink=shrink,
             orthogonalize=orthogonalize,
         )
         result = stacks.settled(result, joined)

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from learned_opt import FLTConfig, Mode, flt_optimizer, scale_by_flt
+from learned_opt import FLTConfig, Mode, diagnostics, flt_optimizer, scale_by_flt
 
 from .common import start
 from .contract import WAVES, build, close, compiled, equal, flt_state, gradient, parameters, weights
@@ -36,7 +36,31 @@ def test_total_steps_must_be_positive(bad: Any) -> None:
         build("flt", total_steps=bad)
 
 
+def test_shrink_multiplies_what_parameters_shrink_by() -> None:
+    gradients, params = gradient(parameters(), 0.0), parameters()
+
+    def step(shrink: jax.Array) -> Any:
+        optimizer = build("flt", shrink=shrink)
+        updates, state = optimizer.update(gradients, optimizer.init(params), params)
+        return updates, diagnostics(state)["shrink"]
+
+    updates, shares = jax.jit(jax.vmap(step))(jnp.asarray([0.0, 0.5, 1.0]))
+    assert np.all(shares[0] == 0)
+    assert np.all(shares[2] > 0)
+    close(shares[1], shares[2] / 2)
+    added = jax.tree.map(lambda u: u - u[0], updates)  # towards zero, in proportion
+    close(added["w"][1], added["w"][2] / 2)
+    assert np.any(added["w"][2] * params["w"] < 0)
+    assert np.all(added["w"][2] * params["w"] <= 0)
+    close(
+        jax.tree.map(lambda u: u[2], updates),
+        compiled("flt")(gradients, build("flt").init(params), params)[0],
+    )
+
+
 def test_unknown_options_are_refused() -> None:
+    with pytest.raises(ValueError, match="shrink=-1: expected a multiplier of at least 0"):
+        build("flt", shrink=-1)
     with pytest.raises(ValueError, match="state_dtype='float16': expected None, 'float32' or 'bfloat16'"):
         build("flt", state_dtype="float16")
     with pytest.raises(ValueError, match="geometry='muon'"):
