@@ -38,7 +38,7 @@ def test_nnx_digits(capsys):
 def test_equinox_photo():
     loss, copied = example("equinox_photo").train(40)
 
-    assert 0.1 < loss < 0.9 * copied  # copying the pixel before is most of what there is to learn
+    assert loss < 0.9 * copied  # copying the pixel before is most of what there is to learn
 
 
 def test_haiku_regression_and_the_report_on_its_log(tmp_path, capsys):

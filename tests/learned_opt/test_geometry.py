@@ -143,8 +143,11 @@ def test_dimension_numbers_of_muon() -> None:
 
 def test_a_tree_of_geometries_is_for_all_parameters_where_a_mask_leaves_some_out() -> None:
     geometry = {"in": None, "out": {"w": MuonDimensionNumbers(1, 0)}}
-    (w,) = resolve(geometry, {"in": optax.MaskedNode(), "out": {"w": jnp.ones((4, 2))}})
+    params = {"in": jnp.ones((3, 4)), "out": {"w": jnp.ones((4, 2))}}
+    (w,) = resolve(geometry, params | {"in": optax.MaskedNode()})
     assert (w.inputs, w.outputs) == ((1,), (0,))
+    parts = {"trained": flt_optimizer(geometry=geometry), "frozen": optax.set_to_zero()}
+    optax.partition(parts, {"in": "frozen", "out": "trained"}).init(params)
 
 
 def test_layers_that_are_no_matrices_stay_apart() -> None:
