@@ -92,21 +92,26 @@ class Population:
         return self.members if workers is None else (self.members, workers)
 
     def _evaluate(self, shared: Any, members: Any, *others: Any) -> Any:
-        """A device's share, piece by piece if that was asked for."""
+        """A device's share, piece by piece if that was asked for.
+
+        What the compiler may not look across keeps the number of pieces from changing the program of one: a
+        single piece does not depend on the loop, and would be computed by other kernels, outside of it.
+        """
         if not self._piece:
             return self._function(shared, members, *others)
+        apart = jax.lax.optimization_barrier
         pieces = jax.tree.map(lambda x: x.reshape(-1, self._piece, *x.shape[1:]), members)
         number = len(jax.tree.leaves(pieces)[0])
 
         def evaluate(place: jax.Array | int) -> Any:
-            return self._function(shared, jax.tree.map(lambda x: x[place], pieces), *others)
+            own, _ = apart((jax.tree.map(lambda x: x[place], pieces), place))
+            return apart(self._function(shared, own, *others))
 
         def add(place: jax.Array, found: Any) -> Any:
             return jax.tree.map(lambda all, new: all.at[place].set(new), found, evaluate(place))
 
         nothing = jax.tree.map(lambda x: jnp.zeros((number, *x.shape), x.dtype), jax.eval_shape(evaluate, 0))
-        # The compiler may not know how many there are: it would make another program of a loop of one.
-        found = jax.lax.fori_loop(0, jax.lax.optimization_barrier(jnp.int32(number)), add, nothing)
+        found = jax.lax.fori_loop(0, apart(jnp.int32(number)), add, nothing)
         return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), found)
 
 

@@ -75,6 +75,7 @@ class Leaf(NamedTuple):
     slots: Slots
     direction: jax.Array | None  # the direction of the step before
     kind: Kind
+    operands: jnp.dtype | None = None  # what a GPU rounds to where it multiplies matrices; None: nothing
 
     @property
     def tensors(self) -> int:

@@ -203,7 +203,8 @@ def blend(
     2310.17813), for the elementwise part RMS 1 / fan-in.
     """
     matrices = [i for i, leaf in enumerate(leaves) if orthogonalize and leaf.is_matrix]
-    factors = dict(zip(matrices, polar_factors([orthogonal[i] for i in matrices]), strict=True))
+    found = polar_factors([orthogonal[i] for i in matrices], [leaves[i].operands for i in matrices])
+    factors = dict(zip(matrices, found, strict=True))
     ratio = per_tensor(leaves, lambda leaf: math.sqrt(leaf.fans[1] / leaf.fans[0]))
     weights = spread((share * ratio).astype(share.dtype), leaves)
     blended = []

@@ -2,6 +2,7 @@
 
 import math
 from collections import defaultdict
+from collections.abc import Sequence
 from functools import partial
 
 import jax
@@ -22,7 +23,7 @@ POLYNOMIALS = (
 LARGE = 1 << 16  # elements of a matrix from which on a CPU multiplies one after the other faster than a batch
 
 
-def polar_factor(x: jax.Array) -> jax.Array:
+def polar_factor(x: jax.Array, operands: jnp.dtype | None = None) -> jax.Array:
     """Approximate polar factor of each matrix.
 
     The singular values are divided by a bound of the largest, (sum of their eighth powers)^(1/8), which is
@@ -31,41 +32,51 @@ def polar_factor(x: jax.Array) -> jax.Array:
 
     Args:
       x: [..., a, b] floating point, a <= b for speed. A zero matrix gives zero, one that is not finite NaN.
+      operands: what the factors of matrix products are rounded to; the sums keep the dtype of x. None rounds
+        nothing.
 
     Returns:
       An array of the shape and dtype of x.
     """
+    narrow = x.dtype if operands is None else operands
+
+    def product(left: jax.Array, right: jax.Array) -> jax.Array:
+        return jnp.matmul(left.astype(narrow), right.astype(narrow), preferred_element_type=x.dtype)
+
     identity = jnp.eye(x.shape[-2], dtype=x.dtype)
     norm = jnp.sqrt(jnp.sum(x * x, axis=(-2, -1), keepdims=True))
     x = x / jnp.where(norm > 0, norm, 1.0)  # neither overflows nor vanishes under a power of 8
     scale: jax.Array | None = None
     for a, b, c in POLYNOMIALS:
-        gram = x @ jnp.swapaxes(x, -1, -2)
-        square = gram @ gram
+        gram = product(x, jnp.swapaxes(x, -1, -2))
+        square = product(gram, gram)
         if scale is None:
             fourth = jnp.sqrt(jnp.sum(square * square, axis=(-2, -1), keepdims=True))
             scale = jax.lax.rsqrt(jnp.sqrt(jnp.where(fourth > 0, fourth, 1.0)))
             gram, square, x = scale**2 * gram, scale**4 * square, scale * x
-        x = (a * identity + b * gram + c * square) @ x
+        x = product(a * identity + b * gram + c * square, x)
     return x
 
 
-def orthogonalize(matrices: list[jax.Array]) -> list[jax.Array]:
+def orthogonalize(
+    matrices: Sequence[jax.Array], operands: Sequence[jnp.dtype | None] | None = None
+) -> list[jax.Array]:
     """Polar factors of many stacks of matrices, equal shapes in one batch, the smaller side inside.
 
     Args:
       matrices: arrays [n_i, a_i, b_i].
+      operands: for each of them what a GPU rounds the factors of its products to; None rounds nothing.
 
     Returns:
       Arrays of the same shapes and dtypes.
     """
     wide = [x if x.shape[-2] <= x.shape[-1] else jnp.swapaxes(x, -1, -2) for x in matrices]
     groups: dict[tuple, list[int]] = defaultdict(list)
-    for index, x in enumerate(wide):
-        groups[x.shape[-2:], x.dtype].append(index)
+    for index, (x, narrow) in enumerate(zip(wide, operands or [None] * len(wide), strict=True)):
+        groups[x.shape[-2:], x.dtype, narrow].append(index)
     factors: list[jax.Array] = list(wide)
-    for members in groups.values():
-        batch = _polar_factors(jnp.concatenate([wide[i] for i in members]))
+    for (*_, narrow), members in groups.items():
+        batch = _polar_factors(jnp.concatenate([wide[i] for i in members]), narrow)
         start = 0
         for i in members:
             factors[i] = batch[start : start + wide[i].shape[0]]
@@ -74,7 +85,9 @@ def orthogonalize(matrices: list[jax.Array]) -> list[jax.Array]:
     return [y if x.shape == y.shape else jnp.swapaxes(y, -1, -2) for x, y in pairs]
 
 
-def _polar_factors(batch: jax.Array) -> jax.Array:
-    if len(batch) == 1 or math.prod(batch.shape[1:]) < LARGE:
+def _polar_factors(batch: jax.Array, operands: jnp.dtype | None) -> jax.Array:
+    large = len(batch) > 1 and math.prod(batch.shape[1:]) >= LARGE
+    on_cpu = partial(jax.lax.map, polar_factor) if large else polar_factor
+    if operands is None and not large:
         return polar_factor(batch)
-    return jax.lax.platform_dependent(batch, cpu=partial(jax.lax.map, polar_factor), default=polar_factor)
+    return jax.lax.platform_dependent(batch, cpu=on_cpu, default=partial(polar_factor, operands=operands))

@@ -68,15 +68,15 @@ class Stacks:
 
 
 def _likeness(leaf: Leaf) -> Hashable:
-    return leaf.param.shape[1:], leaf.param.dtype, leaf.kind
+    return leaf.param.shape[1:], leaf.param.dtype, leaf.kind, leaf.operands
 
 
 def _stack(leaves: list[Leaf]) -> Leaf:
     if len(leaves) == 1:
         return leaves[0]
-    arrays = [leaf._replace(kind=None) for leaf in leaves]  # type: ignore[arg-type]
+    arrays = [leaf._replace(kind=None, operands=None) for leaf in leaves]  # type: ignore[arg-type]
     stack: Leaf = jax.tree.map(lambda *parts: jnp.concatenate(parts), *arrays)
-    return stack._replace(kind=leaves[0].kind)
+    return stack._replace(kind=leaves[0].kind, operands=leaves[0].operands)
 
 
 def _take(tensors: TensorState, rows: np.ndarray) -> TensorState:

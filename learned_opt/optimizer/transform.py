@@ -266,7 +266,8 @@ def _leaves(
         dtype = _compute_dtype(p)
         arrays = [geometry.view(x.astype(dtype)) for x in (g, p, *slot)]
         before = None if direction is None else geometry.view(direction)
-        leaves.append(Leaf(arrays[0], arrays[1], tuple(arrays[2:]), before, geometry.kind))
+        operands = jnp.dtype(jnp.bfloat16) if p.dtype.itemsize < 4 else None
+        leaves.append(Leaf(arrays[0], arrays[1], tuple(arrays[2:]), before, geometry.kind, operands))
     return leaves
 
 

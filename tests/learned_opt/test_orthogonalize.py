@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from learned_opt import flt_optimizer
 from learned_opt.optimizer.orthogonalize import (
     LARGE,
     LOWEST,
@@ -137,6 +138,47 @@ def test_groups_of_equal_shape_equal_single_matrices():
         assert found.shape == stack.shape
         for x, factor in zip(stack, found, strict=True):
             np.testing.assert_allclose(factor, orthogonalize([x[None]])[0][0], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (5, 40), (96, 64)])
+def test_rounded_operands_change_a_factor_by_about_their_rounding(shape):
+    x = jnp.asarray(np.random.default_rng(4).normal(size=(1, *shape)), jnp.float32)
+    (exact,), rounded = orthogonalize([x]), polar_factor(x, jnp.dtype(jnp.bfloat16))
+    assert rounded.dtype == jnp.float32
+    assert np.abs(singular_values(rounded) - 1).max() < FARTHEST + 0.02
+    difference = np.linalg.norm(rounded - exact) / np.linalg.norm(exact)
+    assert 1e-4 < difference < 0.06
+
+
+def products(function, *arguments, platform: str) -> set[str]:
+    """What a program for a platform multiplies matrices of, such as "bf16"."""
+    text = jax.jit(function).trace(*arguments).lower(lowering_platforms=(platform,)).as_text()
+    lines = [line for line in text.splitlines() if "dot_general" in line]
+    return {line.split(" : ")[-1].split(">")[0].split("x")[-1] for line in lines}
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_only_a_gpu_rounds_operands(count):
+    x = jnp.ones((count, 256, 256))
+    for operands in (None, jnp.dtype(jnp.bfloat16)):
+        assert products(lambda x, d=operands: orthogonalize([x], [d]), x, platform="cpu") == {"f32"}
+    assert products(lambda x: orthogonalize([x]), x, platform="cuda") == {"f32"}
+    assert products(lambda x: orthogonalize([x], [jnp.dtype(jnp.bfloat16)]), x, platform="cuda") == {"bf16"}
+
+
+def test_stacks_of_other_operands_are_not_mixed():
+    x = jnp.asarray(np.random.default_rng(5).normal(size=(1, 4, 6)), jnp.float32)
+    found = orthogonalize([x, x, x], [None, jnp.dtype(jnp.bfloat16), None])
+    for factor in found:
+        np.testing.assert_allclose(factor, orthogonalize([x])[0], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_half_precision_parameters_have_products_of_bfloat16_on_a_gpu(dtype):
+    params = {"w": jnp.ones((8, 6), dtype)}
+    optimizer = flt_optimizer(total_steps=10)
+    found = products(optimizer.update, params, optimizer.init(params), params, platform="cuda")
+    assert ("bf16" in found) == (dtype != "float32")
 
 
 def test_no_matrices():
