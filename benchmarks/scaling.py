@@ -6,8 +6,9 @@
 One meta-step of some families is timed on 1, 2, 4, ... devices: with as many pairs on each (weak scaling: the
 ideal is a constant time) and with as many in all (strong scaling: the ideal is a time that halves). The
 efficiency is the share of the ideal that is reached. `gather` is the share of a step in which scores are
-brought together and made a meta-gradient. `difference` is that of the meta-gradient of all pairs from one
-device's, relative to its norm, after 25 inner steps: rounding grows exponentially with their number.
+brought together and made a meta-gradient. `from one` and `from two` are the differences of the meta-gradient
+of all pairs from that of one device and of two, relative to its norm, after 25 inner steps: rounding grows
+exponentially with their number.
 """
 
 import os
@@ -121,9 +122,10 @@ def main(options: Options) -> None:
 
     print(f"{len(available)} x {available[0].device_kind}, JAX {jax.__version__}")
     print(f"{', '.join(options.families)}; {options.steps} inner steps\n")
-    print("| | devices | pairs | meta-step, s | inner steps / s | efficiency | gather | difference |")
-    print("|---" * 8 + "|")
-    reference = measured[strong[0]].gradient
+    header = "| | devices | pairs | meta-step, s | inner steps / s | efficiency | gather |"
+    references = dict(zip(("from one", "from two"), strong[:2], strict=False))
+    print(header, *(f"{name} |" for name in references))
+    print("|---" * (7 + len(references)) + "|")
     for label, cases in (("weak", weak), ("strong", strong)):
         first = cases[0]
         for case in cases:
@@ -132,8 +134,8 @@ def main(options: Options) -> None:
             work = case.pairs / first.pairs
             efficiency = measured[first].seconds * work / (seconds * case.devices)
             gather = max(0.0, 1 - alone / seconds)
-            error = np.linalg.norm(gradient - reference) / np.linalg.norm(reference)
-            difference = f"{error:.1e}" if case.pairs == most else ""
+            whole = list(references.values()) if case.pairs == most else []
+            differences = [f"{difference(gradient, measured[it].gradient):.1e}" for it in whole]
             cells = (
                 label,
                 case.devices,
@@ -142,9 +144,14 @@ def main(options: Options) -> None:
                 f"{rate:,.0f}",
                 f"{efficiency:.0%}",
                 f"{gather:.1%}",
-                difference,
+                *(differences or ["–"] * len(references)),
             )
             print(f"| {' | '.join(map(str, cells))} |")
+
+
+def difference(gradient: np.ndarray, reference: np.ndarray) -> float:
+    """Relative to the norm of the reference."""
+    return float(np.linalg.norm(gradient - reference) / np.linalg.norm(reference))
 
 
 if __name__ == "__main__":
