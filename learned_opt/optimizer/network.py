@@ -13,21 +13,12 @@ from jax.typing import ArrayLike
 
 from learned_opt.config import FLTConfig
 from learned_opt.optimizer.controller import STATIC_FEATURES, Controller, Past
-from learned_opt.optimizer.leaf import (
-    RELATIVE_EPSILON,
-    TINY,
-    Leaf,
-    TensorState,
-    Units,
-    Written,
-    join,
-    measure,
-    spread,
-    write,
-)
+from learned_opt.optimizer.leaf import Leaf, TensorState, join, spread
+from learned_opt.optimizer.measure import RELATIVE_EPSILON, TINY, Written, measure, write
 from learned_opt.optimizer.memory import Slots, build_memory, slot_powers
 from learned_opt.optimizer.orthogonalize import orthogonalize as polar_factors
 from learned_opt.optimizer.rule import ELEMENTWISE, ORTHOGONAL, Rule, Token
+from learned_opt.optimizer.units import Units
 
 PACKED_SIZE = 1 << 14  # leaves up to this size go through the rule together
 SMALL = 64.0  # a tensor of this size is normalised half by its own rms now, half by the running one

@@ -7,7 +7,7 @@ import pytest
 
 from learned_opt import FLTConfig, diagnostics, scale_by_flt
 from learned_opt.optimizer.controller import LAWS
-from learned_opt.optimizer.leaf import RECENT
+from learned_opt.optimizer.measure import RECENT
 from learned_opt.optimizer.transform import FLTState
 
 from .common import moved
