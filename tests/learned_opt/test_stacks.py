@@ -80,13 +80,14 @@ def test_only_leaves_that_are_alike_share_a_stack() -> None:
         leaf((1, 4, 4), dtype=jnp.float16),
         leaf((1, 4, 4), "embedding"),
         leaf((4, 4), "vector"),
+        alike._replace(operands=jnp.dtype(jnp.bfloat16)),
         large,
         large,
     ]
 
     found = stacks.Stacks([alike, *others, leaf((3, 4, 4))])
 
-    assert found.groups == [[0, 7], [1], [2], [3], [4], [5], [6]]
+    assert found.groups == [[0, 8], [1], [2], [3], [4], [5], [6], [7]]
 
 
 def test_a_stack_keeps_the_logical_tensors_of_its_leaves_in_order() -> None:
