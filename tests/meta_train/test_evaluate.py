@@ -11,8 +11,9 @@ import optax
 import pytest
 from rich.console import Console
 
-from meta_train.baselines import Setting
+from meta_train.baselines import BASELINES, Setting
 from meta_train.evaluation import Optimizer, Protocol, baseline, evaluate, store
+from meta_train.evaluation.bench import STRETCHES
 from meta_train.evaluation.compare import compare, comparisons, steps_to, summarise
 from meta_train.evaluation.results import Outcome
 from meta_train.evaluation.runs import Runner
@@ -25,10 +26,12 @@ from meta_train.evaluation.table import (
     write_markdown,
 )
 from meta_train.plots import figures
+from tasks.suites import HELD_OUT, VALIDATION
 
 from .fakes import broken_family, family, nan_family, sgd
 
 PROTOCOL = Protocol(steps=30, tuning_seeds=2, report_seeds=3)
+SHIPPED = dict.fromkeys(VALIDATION) | dict.fromkeys(HELD_OUT, 1000)  # None: the steps on the card
 
 
 @pytest.fixture(scope="module")
@@ -223,6 +226,19 @@ def test_shipped_results_are_baselines_with_short_numbers(bowl, tmp_path, monkey
     monkeypatch.setattr(store.resources, "files", lambda package: tmp_path)
     store._shipped.cache_clear()
     found = Store(tmp_path / "runs", shared=True).load("bowl", "slow", bowl[1].key)
+    learned = Store(tmp_path / "other", shared=True).load("bowl", "learned", bowl[0].key)
     store._shipped.cache_clear()
     np.testing.assert_allclose(found.valid, bowl[1].valid, rtol=1e-4)
-    assert Store(tmp_path / "other", shared=True).load("bowl", "learned", bowl[0].key) is None
+    assert learned is None
+
+
+@pytest.mark.parametrize("task", SHIPPED)
+def test_nothing_is_computed_where_results_are_shipped(task, tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "_users", lambda: tmp_path / "no cache")
+    monkeypatch.setattr(Runner, "run", lambda *_: pytest.fail("ran"))
+    stretched = task in VALIDATION
+    families, baselines = {task: (VALIDATION | HELD_OUT)[task]}, [baseline(name) for name in BASELINES]
+    protocol = Protocol(steps=SHIPPED[task], stretch=stretched, cache=True)
+    results, outcome = evaluate(families, baselines, protocol, tmp_path)
+    assert not outcome.failures
+    assert len(results) == len(BASELINES) + (len(STRETCHES) if stretched else 0)
