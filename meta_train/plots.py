@@ -23,7 +23,7 @@ MARGIN = 0.08
 
 
 def look(index: int) -> dict[str, Any]:
-    """Colour, line style and marker of the line number `index`: any one of them tells seven apart."""
+    """Colour, line style and marker of the line number `index`: any one tells seven apart, two many more."""
     return {
         "color": COLOURS[index % len(COLOURS)],
         "linestyle": STYLES[(index + index // len(COLOURS)) % len(STYLES)],
@@ -115,10 +115,10 @@ def _lowest(result: Result) -> float:
 def _summary(pairs: Sequence[Comparison]) -> Figure:
     tasks = list(dict.fromkeys(pair.task for pair in pairs))
     series = list(dict.fromkeys((pair.optimizer, pair.baseline) for pair in pairs))
-    figure = Figure(figsize=(9, 1.6 + 0.22 * len(tasks) * max(2, len(series))), layout="constrained")
+    figure = Figure(figsize=(9, 1.6 + 0.15 * len(tasks) * max(3, len(series))), layout="constrained")
     axes = figure.subplots()
     for index, (optimizer, baseline) in enumerate(series):
-        colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+        colour, marker = look(index)["color"], look(index)["marker"]
         offset = 0.7 * ((index + 0.5) / len(series) - 0.5)
         for pair in pairs:
             if (pair.optimizer, pair.baseline) == (optimizer, baseline):
@@ -138,7 +138,7 @@ def _summary(pairs: Sequence[Comparison]) -> Figure:
     axes.set_xlabel(
         "final validation loss / the tuned baseline's (left of 1: better; hollow: a tie; bar: 95% interval)"
     )
-    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    axes.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=4)
     return figure
 
 

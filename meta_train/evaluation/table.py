@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,8 @@ from meta_train.evaluation.compare import (
 )
 from meta_train.evaluation.results import Failure, Outcome, Result
 
+OVER_ALL = "Over all tasks"
+NOTHING = "-"
 CSV_COLUMNS = (
     "task",
     "optimizer",
@@ -58,6 +61,12 @@ class Table:
         )
         return f"## {self.title}\n\n{body}\n" + (f"\n{self.note}\n" if self.note else "")
 
+    def without_empty_columns(self) -> Table:
+        """The same table; a column in which no row has anything is left out."""
+        used = [any(row[index] != NOTHING for row in self.rows) for index in range(len(self.columns))]
+        columns, *rows = (tuple(compress(line, used)) for line in (self.columns, *self.rows))
+        return replace(self, columns=columns, rows=tuple(rows))
+
     def write_csv(self, path: Path) -> None:
         """The table as CSV."""
         with path.open("w", newline="") as file:
@@ -74,11 +83,11 @@ class Table:
 
 
 def tables(results: Sequence[Result], outcome: Outcome) -> list[Table]:
-    """All tables of an evaluation; the empty ones are left out."""
+    """All tables of an evaluation; empty ones and empty columns are left out."""
     pairs = comparisons(results)
     own = own_horizon(results)
     made = [_losses(own, outcome), _pairs(pairs), _summaries(pairs), _failures(outcome.failures)]
-    return [table for table in made if table.rows]
+    return [table.without_empty_columns() for table in made if table.rows]
 
 
 def _losses(results: Sequence[Result], outcome: Outcome) -> Table:
@@ -110,9 +119,10 @@ def _losses(results: Sequence[Result], outcome: Outcome) -> Table:
     note = (
         "setting: peak learning rate, or multiplier of a learned step, and weight decay. trials: tuning "
         "runs. Mean over the report seeds ± standard error. train: mean of the last 5% of the steps; valid: "
-        "after the last step. Target: a validation loss on the task's card. ms/step: wall-clock of one run "
-        "alone on this machine, compilation not included."
+        "after the last step. Target: a validation loss on the task's card."
     )
+    if outcome.milliseconds:
+        note += " ms/step: wall-clock of one run alone on this machine, compilation not included."
     if any(result.at_edge for result in results):
         note += " !: the best rate is at the edge of a grid that was widened twice."
     steps = " or ".join(str(steps) for steps in sorted({result.steps for result in results}))
@@ -124,9 +134,9 @@ def _to_target(result: Result, outcome: Outcome) -> tuple[str, str, str]:
     target = outcome.targets.get(result.task)
     pace = outcome.milliseconds.get(result.task, {}).get(result.optimizer)
     steps = steps_to(result, target)
-    shown = "-" if target is None else "never" if steps is None else f"{steps:.0f}"
-    seconds = "-" if steps is None or pace is None else f"{steps * pace / 1e3:.3g}"
-    return shown, "-" if pace is None else f"{pace:.3g}", seconds
+    shown = NOTHING if target is None else "never" if steps is None else f"{steps:.0f}"
+    seconds = NOTHING if steps is None or pace is None else f"{steps * pace / 1e3:.3g}"
+    return shown, NOTHING if pace is None else f"{pace:.3g}", seconds
 
 
 def _pairs(pairs: Sequence[Comparison]) -> Table:
@@ -139,7 +149,7 @@ def _pairs(pairs: Sequence[Comparison]) -> Table:
             f"{pair.ratio:.3f}",
             f"{pair.low:.3g} to {pair.high:.3g}",
             pair.verdict,
-            "-" if pair.speed_up is None else str(pair.speed_up),
+            NOTHING if pair.speed_up is None else str(pair.speed_up),
         )
         for pair in pairs
     )
@@ -166,11 +176,11 @@ def _summaries(pairs: Sequence[Comparison]) -> Table:
         "those beyond the horizons that were run counting as their bounds. In brackets: stratified bootstrap "
         "95% intervals (seeds resampled within tasks)."
     )
-    return Table("Over all tasks", columns, rows, note)
+    return Table(OVER_ALL, columns, rows, note)
 
 
 def _summary_row(summary: Summary) -> tuple[str, ...]:
-    speed_up = "-"
+    speed_up = NOTHING
     if summary.speed_up is not None:
         speed_up = "{:.2f} [{:.2f}, {:.2f}]".format(*summary.speed_up)
     return (
@@ -210,12 +220,13 @@ def write_csv(results: Sequence[Result], path: Path) -> None:
 
 
 def write_markdown(made: Sequence[Table], path: Path) -> None:
-    """All tables in one Markdown file."""
-    path.write_text("\n".join(table.markdown() for table in made))
+    """All tables in one Markdown file, the one over all tasks first."""
+    ordered = sorted(made, key=lambda table: table.title != OVER_ALL)
+    path.write_text("\n".join(table.markdown() for table in ordered))
 
 
 def print_tables(made: Sequence[Table], console: Console) -> None:
-    """All tables on the terminal."""
+    """All tables on the terminal, the one over all tasks near the end, where one looks."""
     for table in made:
         console.print(table.rich())
         console.print()

@@ -38,10 +38,11 @@ def write_evaluation(out: Path, console: Console) -> Path:
     for name, figure in drawn.items():
         figure.savefig(out / f"{name}.png", dpi=130)
     table.print_tables(made, console)
-    over_all = [name for name in WHAT if name in drawn]
+    over_all = [each for each in made if each.title == table.OVER_ALL]
     curves = [(f"Learning curves of {name}.", drawn[name]) for name in drawn if name not in WHAT]
     sections = [
-        Section("Results", made, [(WHAT[name], drawn[name]) for name in over_all]),
+        Section("Results", over_all, [(WHAT[name], drawn[name]) for name in WHAT if name in drawn]),
+        Section("Task by task", [each for each in made if each not in over_all]),
         Section("Learning curves", figures=curves),
         *[
             memory_section(file.stem, *load_weights(str(file)))

@@ -25,7 +25,7 @@ from meta_train.evaluation.table import (
     write_csv,
     write_markdown,
 )
-from meta_train.plots import figures
+from meta_train.plots import figures, look
 from tasks.suites import HELD_OUT, VALIDATION
 
 from .fakes import broken_family, family, nan_family, sgd
@@ -209,6 +209,11 @@ def test_csv_markdown_and_pictures_exist_and_parse(bowl, tmp_path):
     printed = io.StringIO()
     print_tables(made, Console(width=200, file=printed))
     assert "Over all tasks" in printed.getvalue()
+    assert text.index("## Over all tasks") < text.index("## Final losses")
+    assert made[0].columns[-1] == "diverged"  # no target, no time: no columns of dashes
+    timed = tables(bowl, Outcome(targets={"bowl": 1e9}, milliseconds={"bowl": {"slow": 2.0}}))[0]
+    assert timed.columns[-3:] == ("steps to target", "ms/step", "s to target")
+    assert [row[-2] for row in timed.rows] == ["-", "2", "-"]
 
     drawn = figures(bowl, comparisons(bowl))
     assert list(drawn) == ["bowl", "summary", "profile"]
@@ -216,6 +221,22 @@ def test_csv_markdown_and_pictures_exist_and_parse(bowl, tmp_path):
         figure.savefig(tmp_path / f"{name}.png")
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG\r\n")
         assert (tmp_path / f"{name}.png").stat().st_size > 10_000
+
+
+def test_optimizers_are_told_apart_without_colour_or_without_shape():
+    looks = [look(index) for index in range(20)]
+    for kinds in (("color", "marker"), ("color", "linestyle")):
+        assert len({tuple(each[kind] for kind in kinds) for each in looks}) == 20
+    for kind in ("color", "marker", "linestyle"):
+        assert len({each[kind] for each in looks[:7]}) == 7
+
+
+def test_every_pair_has_a_look_of_its_own_in_the_summary(bowl):
+    (pair,) = [each for each in comparisons(bowl) if each.baseline == "adam"]
+    pairs = [dataclasses.replace(pair, baseline=f"baseline {index}") for index in range(9)]
+    (axes,) = figures(bowl, pairs)["summary"].axes
+    handles, _ = axes.get_legend_handles_labels()
+    assert len({(line.get_color(), line.get_marker()) for line in handles}) == 9
 
 
 def test_shipped_results_are_baselines_with_short_numbers(bowl, tmp_path, monkeypatch):

@@ -160,6 +160,7 @@ def test_an_evaluation_becomes_a_page_with_everything_in_it(log, tmp_path):
     for words in ("bowl &lt;1&gt;", "the disk is on fire", "The memory of mine", "What bowl-learned did"):
         assert words in text
     assert len(page.images) == 5  # summary, profile, learning curves, memory, diagnostics
+    assert text.index("<caption>Over all tasks") < text.index("<caption>Final losses")
     assert "Over all tasks" in printed
     assert len((tmp_path / "results.csv").read_text().splitlines()) == 1 + 2 * 3
 
