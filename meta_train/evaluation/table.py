@@ -172,10 +172,11 @@ def _summaries(pairs: Sequence[Comparison]) -> Table:
     )
     rows = tuple(_summary_row(summarise(group)) for group in groups.values())
     note = (
-        "Ratios of final validation losses over tasks, below 1 is better; speed-up: interquartile mean, "
-        "those beyond the horizons that were run counting as their bounds. In brackets: stratified bootstrap "
+        "Ratios of final validation losses over tasks, below 1 is better. In brackets: stratified bootstrap "
         "95% intervals (seeds resampled within tasks)."
     )
+    if any(pair.speed_up is not None for pair in pairs):
+        note += " Speed-up: interquartile mean, those beyond the horizons that were run counting as bounds."
     return Table(OVER_ALL, columns, rows, note)
 
 

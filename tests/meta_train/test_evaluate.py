@@ -223,7 +223,7 @@ def test_csv_markdown_and_pictures_exist_and_parse(bowl, tmp_path):
         assert (tmp_path / f"{name}.png").stat().st_size > 10_000
 
 
-def test_optimizers_are_told_apart_without_colour_or_without_shape():
+def test_twenty_optimizers_look_different_and_seven_in_every_way():
     looks = [look(index) for index in range(20)]
     for kinds in (("color", "marker"), ("color", "linestyle")):
         assert len({tuple(each[kind] for kind in kinds) for each in looks}) == 20
