@@ -50,12 +50,30 @@ class Stacks:
                     column[place] = chosen
         return result._replace(updates=news[0], slots=news[1], directions=news[2])
 
-    def unstacked(self, arrays: Sequence[jax.Array]) -> list[jax.Array]:
+    def starts(self, count: jax.Array) -> list[jax.Array]:
+        """Where each leaf begins in its stack, int32 scalars. On a CPU the compiler does not know them.
+
+        Leaves of one shape are then cut out by one kernel, and a program compiles in two thirds of the time.
+
+        Args:
+          count: int32 scalar, not negative.
+        """
+        known = [0] * len(self.counts)
+        for group in self.groups:
+            for place, start in zip(group, np.cumsum([0, *(self.counts[p] for p in group)]), strict=False):
+                known[place] = int(start)
+        distinct = tuple(dict.fromkeys(known))
+        hidden = dict(zip(distinct, _hidden(distinct, count), strict=True))
+        return [hidden[start] for start in known]
+
+    def unstacked(self, arrays: Sequence[jax.Array], starts: Sequence[jax.Array]) -> list[jax.Array]:
         """From one array for each stack to one for each leaf, in leaf order."""
         found: dict[int, jax.Array] = {}
         for group, array in zip(self.groups, arrays, strict=True):
-            stops = np.cumsum([self.counts[place] for place in group])[:-1]
-            found |= zip(group, jnp.split(array, stops), strict=True)
+            for place in group:
+                rest, size = (np.int32(0),) * (array.ndim - 1), (self.counts[place], *array.shape[1:])
+                cut = partial(jax.lax.dynamic_slice, start_indices=(starts[place], *rest), slice_sizes=size)
+                found[place] = array if self.alone[place] else cut(array)
         return [found[place] for place in range(len(found))]
 
     def sorted(self, tensors: TensorState) -> TensorState:
@@ -95,3 +113,24 @@ def _either(first: jax.Array, a: Any, b: Any) -> Any:
         return jax.tree.map(partial(jnp.where, first), a, b)
 
     return jax.lax.platform_dependent(first, a, b, cpu=branch, default=select)
+
+
+def _hidden(values: tuple[int, ...], count: jax.Array) -> Sequence[jax.Array]:
+    """`values`, if the count is not negative."""
+    known: tuple[Any, ...] = tuple(map(np.int32, values))
+    if len(known) == 1:
+        return known
+
+    def branch(count: jax.Array) -> tuple[Any, ...]:
+        return jax.lax.cond(count < 0, lambda: known[::-1], lambda: known)
+
+    @jax.custom_batching.custom_vmap
+    def hidden(count: jax.Array) -> tuple[Any, ...]:
+        return jax.lax.platform_dependent(count, cpu=branch, default=lambda _: known)
+
+    # Side by side, a branch would be both of its sides, and a cut at places that differ a gather.
+    @hidden.def_vmap
+    def _(size: int, batched: Any, count: jax.Array) -> tuple[Any, Any]:
+        return known, (False,) * len(known)
+
+    return hidden(count)

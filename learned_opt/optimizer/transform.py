@@ -186,9 +186,10 @@ def _scale_by_flt(
             orthogonalize=orthogonalize,
         )
         result = stacks.settled(result, joined)
+        starts = stacks.starts(state.count)
 
         def leaves_of(arrays: Sequence[jax.Array]) -> list[jax.Array]:
-            views = zip(geometries, stacks.unstacked(arrays), gradients, strict=True)
+            views = zip(geometries, stacks.unstacked(arrays, starts), gradients, strict=True)
             return [g.restore(x, leaf.shape) for g, x, leaf in views]
 
         def keep(arrays: list[jax.Array], before: Any) -> Any:

@@ -1,5 +1,6 @@
 """Leaves that are alike share a stack: the same update as one by one, in a smaller program."""
 
+import re
 from typing import Any
 
 import jax
@@ -72,6 +73,32 @@ def test_a_deeper_network_is_no_larger_a_program(monkeypatch: pytest.MonkeyPatch
     assert reductions(3) < reductions(9)
 
 
+def test_leaves_of_one_shape_are_cut_out_of_their_stack_by_one_kernel() -> None:
+    def kernels(depth: int) -> tuple[int, int]:
+        params = network(depth)
+        optimizer = flt_optimizer(weights=(moved(CONFIG, 0.1), CONFIG), total_steps=10)
+        text = jax.jit(optimizer.update).lower(params, optimizer.init(params), params).compile().as_text()
+        bodies = re.findall(r"fused_computation[\w.]* \([^\n]*\n(.*?)\n}", text, re.DOTALL)
+        cuts = [re.sub(r"%[\w.-]+|, metadata={.*?}", "", body) for body in bodies if "dynamic-slice(" in body]
+        return len(cuts), len(set(cuts))
+
+    shallow, deep = kernels(3), kernels(9)
+
+    assert shallow[0] < deep[0]
+    assert 0 < shallow[1] == deep[1] < shallow[0]
+
+
+def test_side_by_side_leaves_are_cut_where_the_compiler_knows() -> None:
+    found = stacks.Stacks([leaf((2, 4, 3)), leaf((3, 4, 3))])
+
+    alone, many = jax.make_jaxpr(found.starts)(1), jax.make_jaxpr(jax.vmap(found.starts))(jnp.arange(3))
+
+    assert "cond" in str(alone)
+    assert "cond" not in str(many)
+    np.testing.assert_array_equal(found.starts(jnp.int32(1)), [0, 2])
+    np.testing.assert_array_equal(jax.vmap(found.starts)(jnp.arange(2)), [[0, 0], [2, 2]])
+
+
 def test_only_leaves_that_are_alike_share_a_stack() -> None:
     alike = leaf((1, 4, 4))
     large = leaf((1, stacks.LARGEST + 1, 1))
@@ -99,7 +126,7 @@ def test_a_stack_keeps_the_logical_tensors_of_its_leaves_in_order() -> None:
     assert stack.kind == "matrix"
     assert stack.param.shape == stack.slots[0].shape == (5, 4, 3)
     np.testing.assert_array_equal(stack.mean(stack.param), [1.0, 1.0, 3.0, 3.0, 3.0])
-    back = found.unstacked([stack.param, single.param])
+    back = found.unstacked([stack.param, single.param], found.starts(jnp.int32(7)))
     jax.tree.map(np.testing.assert_array_equal, back, [leaf.param for leaf in leaves])
     tensors = TensorState.zeros(6, CONFIG, jnp.dtype(jnp.float32))._replace(noise=jnp.arange(6.0))
     np.testing.assert_array_equal(found.sorted(tensors).noise, [0.0, 1.0, 3.0, 4.0, 5.0, 2.0])
