@@ -58,22 +58,23 @@ class Stacks:
         Args:
           count: int32 scalar, not negative.
         """
-        known = [0] * len(self.counts)
+        known: dict[int, int] = {}
         for group in self.groups:
-            for place, start in zip(group, np.cumsum([0, *(self.counts[p] for p in group)]), strict=False):
-                known[place] = int(start)
-        distinct = tuple(dict.fromkeys(known))
+            counts = [self.counts[place] for place in group]
+            known |= zip(group, (np.cumsum(counts) - counts).tolist(), strict=True)
+        distinct = tuple(dict.fromkeys(known.values()))
         hidden = dict(zip(distinct, _hidden(distinct, count), strict=True))
-        return [hidden[start] for start in known]
+        return [hidden[known[place]] for place in range(len(known))]
 
     def unstacked(self, arrays: Sequence[jax.Array], starts: Sequence[jax.Array]) -> list[jax.Array]:
         """From one array for each stack to one for each leaf, in leaf order."""
         found: dict[int, jax.Array] = {}
         for group, array in zip(self.groups, arrays, strict=True):
+            rest, within = (np.int32(0),) * (array.ndim - 1), array.shape[1:]
             for place in group:
-                rest, size = (np.int32(0),) * (array.ndim - 1), (self.counts[place], *array.shape[1:])
-                cut = partial(jax.lax.dynamic_slice, start_indices=(starts[place], *rest), slice_sizes=size)
-                found[place] = array if self.alone[place] else cut(array)
+                size = self.counts[place], *within
+                whole = self.alone[place]
+                found[place] = array if whole else jax.lax.dynamic_slice(array, (starts[place], *rest), size)
         return [found[place] for place in range(len(found))]
 
     def sorted(self, tensors: TensorState) -> TensorState:
