@@ -13,7 +13,7 @@ from rich.progress import Progress
 from tyro.conf import UseAppendAction
 
 from meta_train.baselines import BASELINES
-from meta_train.evaluation import Optimizer, Protocol, baseline, evaluate, learned, tuned
+from meta_train.evaluation import Optimizer, Protocol, anytime, baseline, evaluate, learned, tuned
 from meta_train.lookup import (
     UsageError,
     families,
@@ -47,6 +47,9 @@ class Evaluate:
     meta-training, or "none". Default: the newest shipped weights."""
     tuned_weights: bool = False
     """Also evaluate each of them with a multiplier and a weight decay chosen from 27 on the tuning seeds."""
+    anytime: bool = False
+    """Also evaluate each of them without telling it how long the run is, as schedule-free AdamW and Prodigy
+    are used."""
     suite: Literal["validation", "held_out", "demo"] | None = None
     """Which tasks: the suite that choices are made on, the one that is only reported (on a CPU without its
     tasks for a GPU), or three cheap ones of it ("demo", the default, at 300 steps)."""
@@ -130,4 +133,5 @@ class Evaluate:
         loaded = {name: load_weights(w) for w, name in named_weights(_flat(self.weights)).items()}
         untuned = [learned(name, *weights) for name, weights in loaded.items()]
         also = [tuned(optimizer) for optimizer in untuned] if self.tuned_weights else []
+        also += [anytime(optimizer) for optimizer in untuned] if self.anytime else []
         return chosen, untuned + also + baselines, protocol, loaded

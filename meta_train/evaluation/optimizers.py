@@ -82,18 +82,20 @@ def baseline(row: str | Baseline, rates: int = 9, wide: bool = False) -> Optimiz
     )
 
 
-def learned(name: str, theta: PyTree, config: Any) -> Optimizer:
+def learned(name: str, theta: PyTree, config: Any, **arguments: Any) -> Optimizer:
     """The learned optimizer with meta-parameters `theta`, untuned: nobody chooses a number for it.
 
     Args:
       name: the name in the results.
       theta: meta-parameters, a pytree of small float32 arrays.
       config: their `learned_opt.config.FLTConfig`.
+      **arguments: of `flt_optimizer`, beside the usual; hashable.
     """
     import learned_opt
     from learned_opt import diagnostics
 
-    digest = hashlib.sha256(repr(config).encode())
+    extra = tuple(sorted(arguments.items()))
+    digest = hashlib.sha256(f"{config!r}{extra or ''}".encode())
     for file in sorted(Path(learned_opt.__file__).parent.rglob("*.py")):  # other code is another optimizer
         digest.update(file.read_bytes())
     for path, leaf in jax.tree.leaves_with_path(theta):
@@ -102,7 +104,7 @@ def learned(name: str, theta: PyTree, config: Any) -> Optimizer:
         digest.update(array.tobytes())
     return Optimizer(
         name=name,
-        build=_learned_build(config),
+        build=_learned_build(config, extra),
         weights=theta,
         fingerprint=digest.hexdigest()[:16],
         learned=True,
@@ -114,6 +116,16 @@ def tuned(optimizer: Optimizer) -> Optimizer:
     """A learned optimizer whose multiplier and weight decay are chosen, by as many trials as are printed."""
     grid = tuple(Setting(multiplier, decay) for decay in DECAYS for multiplier in MULTIPLIERS)
     return replace(optimizer, name=f"{optimizer.name} tuned", grid=grid, watch=None)
+
+
+def anytime(optimizer: Optimizer) -> Optimizer:
+    """A learned optimizer that is not told how long the run is."""
+    return replace(
+        optimizer,
+        name=f"{optimizer.name} anytime",
+        fingerprint=f"{optimizer.fingerprint} anytime",
+        build=_untold(optimizer.build),
+    )
 
 
 def _source_hash(function: Callable[..., Any]) -> str:
@@ -131,7 +143,7 @@ def _baseline_build(row: Baseline) -> Build:
 
 
 @functools.lru_cache
-def _learned_build(config: Any) -> Build:
+def _learned_build(config: Any, extra: tuple[tuple[str, Any], ...]) -> Build:
     def build(theta: PyTree, setting: Setting, total_steps: Scalar) -> optax.GradientTransformation:
         from learned_opt import flt_optimizer
 
@@ -140,9 +152,15 @@ def _learned_build(config: Any) -> Build:
             weights=(theta, config),
             total_steps=total_steps,
             weight_decay=setting.weight_decay,
+            **dict(extra),
         )
 
     return build
+
+
+@functools.lru_cache
+def _untold(build: Build) -> Build:
+    return lambda weights, setting, total_steps: build(weights, setting, float("inf"))
 
 
 def describe_key(parts: dict[str, Any]) -> str:

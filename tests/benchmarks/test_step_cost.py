@@ -1,24 +1,15 @@
 """The benchmark of a step's cost runs at a tiny size, and says what is known."""
 
-import importlib.util
-from pathlib import Path
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
 import pytest
 
-FOLDER = Path(__file__).parents[2] / "benchmarks"
-
 
 @pytest.fixture
-def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(FOLDER)
-    spec = importlib.util.spec_from_file_location("step_cost", FOLDER / "step_cost.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def benchmark(script: Callable[[str], ModuleType]) -> ModuleType:
+    return script("step_cost")
 
 
 def tables(printed: str) -> list[dict[str, dict[str, str]]]:

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from meta_train.baselines import BASELINES, Setting
-from meta_train.evaluation import Optimizer, Protocol, baseline, evaluate, store
+from meta_train.evaluation import Optimizer, Protocol, anytime, baseline, evaluate, store
 from meta_train.evaluation.bench import STRETCHES
 from meta_train.evaluation.compare import compare, comparisons, steps_to, summarise
 from meta_train.evaluation.results import Outcome
@@ -31,7 +31,11 @@ from tasks.suites import HELD_OUT, VALIDATION
 from .fakes import broken_family, family, nan_family, sgd
 
 PROTOCOL = Protocol(steps=30, tuning_seeds=2, report_seeds=3)
-SHIPPED = dict.fromkeys(VALIDATION) | dict.fromkeys(HELD_OUT, 1000)  # None: the steps on the card
+SHIPPED = [  # None: the steps on the card
+    *((task, None, tuple(BASELINES)) for task in VALIDATION),
+    *((task, 1000, tuple(BASELINES)) for task in HELD_OUT),
+    *((task, 500, ("adamw", "muon")) for task in HELD_OUT),
+]
 
 
 @pytest.fixture(scope="module")
@@ -239,6 +243,18 @@ def test_every_pair_has_a_look_of_its_own_in_the_summary(bowl):
     assert len({(line.get_color(), line.get_marker()) for line in handles}) == 9
 
 
+def test_an_anytime_optimizer_is_not_told_the_length_of_its_run():
+    told = []
+    plain = sgd(name="learned")
+    plain = dataclasses.replace(plain, build=lambda _, setting, steps: told.append(steps))
+    one, again = anytime(plain), anytime(plain)
+    one.build((), Setting(), 30)
+    assert told == [np.inf]
+    assert one.build is again.build  # so that they share programs
+    assert (one.name, one.learned) == ("learned anytime", True)
+    assert one.fingerprint != plain.fingerprint
+
+
 def test_shipped_results_are_baselines_with_short_numbers(bowl, tmp_path, monkeypatch):
     monkeypatch.setenv("FLT_CACHE", str(tmp_path))
     for result in bowl:
@@ -253,13 +269,13 @@ def test_shipped_results_are_baselines_with_short_numbers(bowl, tmp_path, monkey
     assert learned is None
 
 
-@pytest.mark.parametrize("task", SHIPPED)
-def test_nothing_is_computed_where_results_are_shipped(task, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("task", "steps", "names"), SHIPPED)
+def test_nothing_is_computed_where_results_are_shipped(task, steps, names, tmp_path, monkeypatch):
     monkeypatch.setattr(store, "_users", lambda: tmp_path / "no cache")
     monkeypatch.setattr(Runner, "run", lambda *_: pytest.fail("ran"))
     stretched = task in VALIDATION
-    families, baselines = {task: (VALIDATION | HELD_OUT)[task]}, [baseline(name) for name in BASELINES]
-    protocol = Protocol(steps=SHIPPED[task], stretch=stretched, cache=True)
+    families, baselines = {task: (VALIDATION | HELD_OUT)[task]}, [baseline(name) for name in names]
+    protocol = Protocol(steps=steps, stretch=stretched, cache=True)
     results, outcome = evaluate(families, baselines, protocol, tmp_path)
     assert not outcome.failures
-    assert len(results) == len(BASELINES) + (len(STRETCHES) if stretched else 0)
+    assert len(results) == len(names) + (len(STRETCHES) if stretched else 0)
