@@ -18,14 +18,19 @@ from learned_opt.config import FLTConfig
 from learned_opt.optimizer.attention import ControllerAttention, remember
 
 FLOOR = 1e-3  # of the schedule: what is left of a step at the end of the run and after it
+COLLAPSED = 0.1  # signal to noise below which gradients vanish: steady noise alone gives 0.24 (decay 0.9)
+LARGEST_SHARE = 0.3  # of a parameter that a single step may shrink away
 SIGNALS = ("hypergradient", "alignment")
 STATIC_FEATURES = ("one", "matrix", "embedding", "fan_in", "fan_out", "depth")
-MEASURED_FEATURES = ("parameter", "noise_fast", "noise_slow", "sparsity", "decline", "spread")
+MEASURED_FEATURES = ("parameter", "noise_fast", "noise_slow", "sparsity", "decline", "spread", "collapse")
 TIME_FEATURES = ("horizon", "anytime", "elapsed", "noise_late")
 LAWS = {
-    "step_law": {"one": -4.6, "matrix": 2.0, "depth": -1.3},  # log step before the schedule
-    "blend_law": {"one": 2.5},  # logit of the orthogonal share
-    "shrink_law": {"one": -7.3, "matrix": 5.3, "decline": -1.8, "spread": 2.0},  # log weight of the parameter
+    # log step before the schedule
+    "step_law": {"one": -4.6, "matrix": 2.0, "depth": -1.3, "collapse": 1.0},
+    # logit of the orthogonal share
+    "blend_law": {"one": 2.5},
+    # log weight of the parameter
+    "shrink_law": {"one": -7.3, "matrix": 5.3, "decline": -1.8, "spread": 2.0, "collapse": -1.5},
 }
 """What is decided for each tensor: the exponents that the features start with, zero where none is given."""
 
@@ -126,6 +131,7 @@ class Controller(hk.Module):
             _log(measures.sparsity),
             jnp.clip(measures.decline, -4.0, 4.0),
             jnp.clip(measures.spread, 0.0, 4.0),
+            jnp.minimum(noise_fast - math.log(COLLAPSED), 0.0),
             ones * jnp.log(length / 500.0) / 2,
             ones * (1.0 - known),
             ones * (elapsed - 0.5),
@@ -154,7 +160,7 @@ class Controller(hk.Module):
         return Decision(
             log_step=jnp.clip(log_step, -18.0, 1.0),
             blend=jax.nn.sigmoid(blend),
-            shrink=jnp.exp(jnp.clip(log_shrink, -18.0, 1.0)),
+            shrink=jnp.exp(jnp.clip(log_shrink, -18.0, 6.0)),
             context=context,
             signals=signals,
             history=history,

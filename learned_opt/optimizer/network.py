@@ -12,7 +12,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from learned_opt.config import FLTConfig
-from learned_opt.optimizer.controller import STATIC_FEATURES, Controller, Past
+from learned_opt.optimizer.controller import LARGEST_SHARE, STATIC_FEATURES, Controller, Past
 from learned_opt.optimizer.leaf import Leaf, TensorState, join, spread
 from learned_opt.optimizer.measure import RELATIVE_EPSILON, TINY, Written, measure, write
 from learned_opt.optimizer.memory import Slots, build_memory, slot_powers
@@ -91,8 +91,10 @@ class FourierLearner(hk.Module):
         scales, power = self._scales(leaves, element, tensors.power, count)
         share = decision.blend * static[:, STATIC_FEATURES.index("matrix")] * orthogonalize
         directions = blend(leaves, element, orthogonal, scales * (1 - share), share, orthogonalize)
-        decision = decision._replace(shrink=decision.shrink * jnp.asarray(shrink, decision.shrink.dtype))
-        steps, weights = (spread(x, leaves) for x in (jnp.exp(decision.log_step), decision.shrink))
+        step = jnp.exp(decision.log_step)
+        wanted = decision.shrink * jnp.asarray(shrink, step.dtype)
+        decision = decision._replace(shrink=jnp.minimum(wanted, LARGEST_SHARE / step))
+        steps, weights = spread(step, leaves), spread(decision.shrink, leaves)
         return Result(
             updates=[
                 leaf.row(s) * shrunk(u, leaf.param, leaf.row(w))

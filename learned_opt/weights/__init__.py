@@ -24,7 +24,7 @@ Theta = dict[str, dict[str, np.ndarray]]
 Layout = dict[str, tuple[tuple[int, ...], str]]  # tensor name: shape, dtype as safetensors spells it
 Name = str | os.PathLike[str] | None
 
-SHIPPED: tuple[str, ...] = ("flt-v0",)  # newest last; a name never changes what it does
+SHIPPED: tuple[str, ...] = ("flt-v0", "flt-v1")  # newest last; a name never changes what it does
 FORMAT = "flt-optimizer"
 SEPARATOR = "::"  # cannot occur in a Haiku module path, which is made of identifiers, "/" and "~"
 
