@@ -40,7 +40,7 @@ demo: $(READY)
 	rm -rf $(DEMO)
 	$(RUN) $(BIN)/meta-train train --preset demo --out $(DEMO)
 	$(RUN) $(BIN)/meta-train export $(DEMO) $(DEMO)/demo.safetensors
-	$(RUN) $(BIN)/meta-train evaluate --weights $(DEMO)/demo.safetensors --weights flt-v0 --suite demo --out $(DEMO)/evaluation
+	$(RUN) $(BIN)/meta-train evaluate --weights $(DEMO)/demo.safetensors --weights flt-v1 --suite demo --out $(DEMO)/evaluation
 
 # Most of the time goes into compiling: `make test` lets XLA optimise less, `make test-all` tests the programs as they are.
 test: $(READY)

@@ -50,7 +50,7 @@ class Options:
     """Names of META_TRAIN families."""
     pairs: int = 96
     """Antithetic pairs a family."""
-    start: str = "flt-v0"
+    start: str = "flt-v1"
     """Weights to start from."""
     laws_only: bool = False
     """Keep the structure of those weights, instead of adding networks."""

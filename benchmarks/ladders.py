@@ -64,7 +64,7 @@ class Options:
 
     ladder: Literal["width", "size", "horizon"]
     """Width of a network of four layers, size of a transformer, or number of steps."""
-    weights: str = "flt-v0"
+    weights: str = "flt-v1"
     """Of the learned optimizer: a shipped name or a path."""
     rungs: int = 4
     """How many, from the lowest."""

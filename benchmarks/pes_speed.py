@@ -4,7 +4,7 @@
     XLA_FLAGS=--xla_force_host_platform_device_count=2 python benchmarks/pes_speed.py   # one for each core
 
 A multilayer perceptron 64-32-10 learns the digits, batches of 128. An outer step of `pairs` antithetic pairs
-takes `truncation` inner steps of two runs a pair, by an optimizer of the structure of `flt-v0`. SGD takes as
+takes `truncation` inner steps of two runs a pair, by an optimizer of the structure of `flt-v1`. SGD takes as
 many steps on the same networks and batches. The programs take turns, so that all meet the same machine; the
 fastest call of each counts, and the median of the turns' ratios is printed beside it.
 """
@@ -44,7 +44,7 @@ class Options:
     """Inner steps of an outer step, a multiple of 25."""
     repeats: int = 20
     """Turns; the fastest counts."""
-    weights: str = "flt-v0"
+    weights: str = "flt-v1"
     """Whose structure and laws are used."""
 
     def __post_init__(self) -> None:

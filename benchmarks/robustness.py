@@ -151,7 +151,7 @@ class Options:
 
     out: Path
     """Folder of results."""
-    weights: str = "flt-v0"
+    weights: str = "flt-v1"
     """Of the learned optimizer: a shipped name or a path."""
     tasks: tuple[str, ...] = tuple(TASKS)
     """Names of the networks."""

@@ -1,4 +1,4 @@
-"""Draws modes.png, schedule.png and laws.png in docs/img from `flt-v0`, and prints tables beside them.
+"""Draws modes.png, schedule.png and laws.png in docs/img from `flt-v1`, and prints tables beside them.
 
 python docs/law_pictures.py
 """
@@ -182,7 +182,7 @@ def laws(theta: Any, config: FLTConfig) -> None:
 
 def main() -> None:
     """Draws and prints all."""
-    theta, config = load_weights("flt-v0")
+    theta, config = load_weights("flt-v1")
     modes(theta)
     schedules(theta, config)
     laws(theta, config)

@@ -21,7 +21,7 @@ from sklearn.model_selection import train_test_split
 from learned_opt import diagnostics, flt_optimizer
 
 BATCH, DROPOUT, LOGGED_EVERY = 32, 0.5, 5
-WEIGHTS = "flt-v0"  # named, since the log names them: the default is the newest that ship
+WEIGHTS = "flt-v1"  # named, since the log names them: the default is the newest that ship
 
 
 def optimizer_of(steps: int, adamw_rate: float | None) -> optax.GradientTransformation:

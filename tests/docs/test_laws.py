@@ -20,7 +20,7 @@ def rows(page: str, start: str) -> list[list[str]]:
 
 
 def test_exponents_of_the_laws():
-    theta, config = load_weights("flt-v0")
+    theta, config = load_weights("flt-v1")
     found = rows("step_size.md", "`")
     assert [cells[0].strip("`") for cells in found] == list(feature_names(config))
     exponents = np.stack([theta["flt/~/controller"][law] for law in LAWS], axis=1)
@@ -28,7 +28,7 @@ def test_exponents_of_the_laws():
 
 
 def test_schedule():
-    theta, _ = load_weights("flt-v0")
+    theta, _ = load_weights("flt-v1")
     law = {name: float(np.exp(value)) for name, value in theta["flt/~/controller/~/schedule"].items()}
     page = (DOCS / "step_size.md").read_text(encoding="utf-8")
     assert f"w = {law['log_warmup']:.3g}, κ = {law['log_decay_power']:.3g}\n" in page
@@ -37,7 +37,7 @@ def test_schedule():
 
 
 def test_modes_and_read_outs():
-    theta, _ = load_weights("flt-v0")
+    theta, _ = load_weights("flt-v1")
     decays = np.exp(-np.exp(theta["flt/~/memory"]["log_rate"]))
     found = [float(cells[1]) for cells in rows("modes.md", "(?:fast, of|slow, of|of g)")]
     assert found == pytest.approx(decays, abs=5.1e-5)
@@ -46,10 +46,10 @@ def test_modes_and_read_outs():
 
 
 def test_what_a_lasting_cosine_does():
-    controller = load_weights("flt-v0")[0]["flt/~/controller"]
+    controller = load_weights("flt-v1")[0]["flt/~/controller"]
     pole = np.exp(-np.exp(controller["log_rate"]) + 2j * np.pi * controller["frequency"])
     remain = np.real(np.exp(1j * controller["phase"]) * (1 - abs(pole)) / (1 - pole))
-    names = feature_names(load_weights("flt-v0")[1])
+    names = feature_names(load_weights("flt-v1")[1])
     exponents = dict(zip(names, controller["step_law"], strict=True))
     cosines = [exponents[f"hypergradient_{mode}"] for mode in range(3)]
     exponent = np.dot(cosines, remain) + exponents["mean_hypergradient"] * remain[2]

@@ -16,7 +16,7 @@ GIVEN = {
     "evaluation": """
 import io, json, optax, learned_opt
 from meta_train.baselines import Baseline, half_decades, schedule
-file, loss, opt_state = io.StringIO(), 0.5, learned_opt.flt_optimizer(weights="flt-v0").init({})
+file, loss, opt_state = io.StringIO(), 0.5, learned_opt.flt_optimizer(weights="flt-v1").init({})
 """,
     "masks": """
 import haiku as hk, networkx, numpy as np

@@ -50,7 +50,7 @@ def test_haiku_regression_and_the_report_on_its_log(tmp_path, capsys):
     assert after < 0.65
     page = write_report(log, Console(file=io.StringIO())).read_text()
     assert "mlp/~/linear_0/w" in page
-    assert "The memory of flt-v0" in page
+    assert "The memory of flt-v1" in page
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of orbax's event loops
