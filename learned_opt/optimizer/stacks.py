@@ -33,21 +33,21 @@ class Stacks:
         """One leaf for each stack; a leaf that is like no other stays as it is."""
         return [_stack([leaves[place] for place in group]) for group in self.groups]
 
-    def held(self, result: Result, leaves: Sequence[Leaf]) -> Result:
-        """The same; on a CPU stacks of several leaves are held in memory, if all is finite.
+    def settled(self, result: Result, leaves: Sequence[Leaf]) -> Result:
+        """Of stacks of several leaves what was there before, and no update, if anything is not finite.
 
-        No fusion crosses a branch: the compiler would otherwise repeat what made a stack in a kernel for each
-        leaf that is cut from it. What is not finite is of no use, and becomes zero there.
+        On a CPU this also holds them in memory, because no fusion crosses a branch: the compiler would
+        otherwise repeat what made a stack in a kernel for each leaf that is cut from it.
         """
         directions: Sequence[Any] = result.directions or [None] * len(leaves)
         news: list[list[Any]] = [list(result.updates), list(result.slots), list(directions)]
         for place, (group, leaf) in enumerate(zip(self.groups, leaves, strict=True)):
             if len(group) > 1:
-                update, slots, direction = (column[place] for column in news)
-                if direction is not None and leaf.direction is not None:
-                    direction = direction.astype(leaf.direction.dtype)
-                for column, array in zip(news, _held(result.finite, (update, slots, direction)), strict=True):
-                    column[place] = array
+                new = tuple(column[place] for column in news)
+                old = (jnp.zeros_like(new[0]), leaf.slots, leaf.direction)
+                new = jax.tree.map(lambda a, b: a.astype(b.dtype), new, old)
+                for column, chosen in zip(news, _either(result.finite, new, old), strict=True):
+                    column[place] = chosen
         return result._replace(updates=news[0], slots=news[1], directions=news[2])
 
     def starts(self, count: jax.Array) -> list[jax.Array]:
@@ -104,13 +104,16 @@ def _take(tensors: TensorState, rows: np.ndarray) -> TensorState:
     return jax.tree.map(lambda column: column[rows], tensors)
 
 
-def _held(finite: jax.Array, arrays: Any) -> Any:
-    """`arrays`; on a CPU behind a branch, with zeros on its other side."""
+def _either(first: jax.Array, a: Any, b: Any) -> Any:
+    """`a` if `first`, else `b`."""
 
-    def branch(finite: jax.Array, arrays: Any) -> Any:
-        return jax.lax.cond(finite, lambda x: x, partial(jax.tree.map, jnp.zeros_like), arrays)
+    def branch(first: jax.Array, a: Any, b: Any) -> Any:
+        return jax.lax.cond(first, lambda a, b: a, lambda a, b: b, a, b)
 
-    return jax.lax.platform_dependent(finite, arrays, cpu=branch, default=lambda _, arrays: arrays)
+    def select(first: jax.Array, a: Any, b: Any) -> Any:
+        return jax.tree.map(partial(jnp.where, first), a, b)
+
+    return jax.lax.platform_dependent(first, a, b, cpu=branch, default=select)
 
 
 def _hidden(values: tuple[int, ...], count: jax.Array) -> Sequence[jax.Array]:

@@ -185,7 +185,7 @@ def _scale_by_flt(
             shrink=shrink,
             orthogonalize=orthogonalize,
         )
-        result = stacks.held(result, joined)
+        result = stacks.settled(result, joined)
         starts = stacks.starts(state.count)
 
         def leaves_of(arrays: Sequence[jax.Array]) -> list[jax.Array]:
@@ -193,9 +193,10 @@ def _scale_by_flt(
             return [g.restore(x, leaf.shape) for g, x, leaf in views]
 
         def keep(arrays: list[jax.Array], before: Any) -> Any:
-            # Chosen last, in a leaf's own shape, which needs least memory.
-            pairs = zip(arrays, jax.tree.leaves(before), strict=True)
-            return jax.tree.unflatten(structure, [_choose(result.finite, *pair) for pair in pairs])
+            # Stacks are settled; a leaf alone is chosen last, in its own shape, which needs least memory.
+            pairs = zip(arrays, jax.tree.leaves(before), stacks.alone, strict=True)
+            kept = [_choose(result.finite, a, b) if alone else a.astype(b.dtype) for a, b, alone in pairs]
+            return jax.tree.unflatten(structure, kept)
 
         memory = [leaves_of(column) for column in zip(*result.slots, strict=True)]
         if storage is not None:
