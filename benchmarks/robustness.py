@@ -1,6 +1,6 @@
 """What an optimizer should not notice, and what it has to bear: two networks under odd conditions.
 
-    python benchmarks/robustness.py --out runs/robustness                  # half an hour on two cores
+    python benchmarks/robustness.py --out runs/robustness                  # an hour on two cores
     python benchmarks/robustness.py --out runs/robustness --tasks transformer --steps 100 --only dropout
 
 Every row trains the same two networks under one condition: with the learned optimizer, untuned, and with
