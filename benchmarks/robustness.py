@@ -1,7 +1,7 @@
 """What an optimizer should not notice, and what it has to bear: two networks under odd conditions.
 
     python benchmarks/robustness.py --out runs/robustness                  # an hour on two cores
-    python benchmarks/robustness.py --out runs/robustness --tasks transformer --steps 100 --only dropout
+    python benchmarks/robustness.py --out runs/robustness --tasks transformer --only "dropout 0.1"
 
 Every row trains the same two networks under one condition: with the learned optimizer, untuned, and with
 AdamW at the best of five learning rates or more, which are tuned anew for every row. Losses are those of
@@ -163,14 +163,14 @@ class Options:
 
 def under(condition: Condition, optimizer: Optimizer) -> Optimizer:
     """The optimizer as it is used under a condition."""
+    unplanned = math.isinf(condition.planned) and not optimizer.learned  # then its rate is constant
 
     def setting_of(setting: Setting) -> Setting:
         decay = setting.weight_decay if condition.weight_decay is None else condition.weight_decay
-        unplanned = math.isinf(condition.planned) and not optimizer.learned
         return setting._replace(weight_decay=decay, constant=1.0 if unplanned else setting.constant)
 
     def build(weights: Any, setting: Setting, total: Scalar) -> optax.GradientTransformation:
-        told = condition.planned if optimizer.learned or math.isfinite(condition.planned) else 1.0
+        told = 1.0 if unplanned else condition.planned
         whole = optimizer.build(weights, setting_of(setting), told * total / condition.every)
         one = condition.chain(whole)
         if condition.every == 1:
@@ -206,6 +206,10 @@ def row(options: Options, condition: Condition, found: list[Result]) -> str:
 
 
 def main(options: Options) -> None:
+    for given, known in ((options.only, CONDITIONS), (options.tasks, TASKS)):
+        unknown = set(given) - known.keys()
+        if unknown:
+            raise SystemExit(f"unknown: {', '.join(sorted(unknown))}; choose from: {', '.join(known)}")
     chosen = [CONDITIONS[name] for name in options.only]
     rows = [row(options, condition, results(options, condition)) for condition in chosen]
     columns = [

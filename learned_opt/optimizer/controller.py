@@ -18,7 +18,7 @@ from learned_opt.config import FLTConfig
 from learned_opt.optimizer.attention import ControllerAttention, remember
 
 FLOOR = 1e-3  # of the schedule: what is left of a step at the end of the run and after it
-COLLAPSED = 0.1  # signal to noise below which gradients vanish: steady noise alone gives 0.24 (decay 0.9)
+COLLAPSED = 0.1  # signal to noise below which gradients vanish: steady noise alone gives 0.24
 LARGEST_SHARE = 0.3  # of a parameter that a single step may shrink away
 SIGNALS = ("hypergradient", "alignment")
 STATIC_FEATURES = ("one", "matrix", "embedding", "fan_in", "fan_out", "depth")
