@@ -19,18 +19,19 @@ from learned_opt.optimizer.attention import ControllerAttention, remember
 
 FLOOR = 1e-3  # of the schedule: what is left of a step at the end of the run and after it
 COLLAPSED = 0.1  # signal to noise below which gradients vanish: steady noise alone gives 0.24
-LARGEST_SHARE = 0.3  # of a parameter that a single step may shrink away
+LARGEST_SHARE = 0.1  # of a parameter that a single step may shrink away
+LARGEST_SPREAD = 1.5  # more than any steady noise; shrinking that grew with it without end would feed itself
 SIGNALS = ("hypergradient", "alignment")
 STATIC_FEATURES = ("one", "matrix", "embedding", "fan_in", "fan_out", "depth")
 MEASURED_FEATURES = ("parameter", "noise_fast", "noise_slow", "sparsity", "decline", "spread", "collapse")
 TIME_FEATURES = ("horizon", "anytime", "elapsed", "noise_late")
 LAWS = {
     # log step before the schedule
-    "step_law": {"one": -4.6, "matrix": 2.0, "depth": -1.3, "collapse": 1.0},
+    "step_law": {"one": -4.6, "matrix": 2.0, "depth": -1.3, "collapse": 2.0},
     # logit of the orthogonal share
     "blend_law": {"one": 2.5},
     # log weight of the parameter
-    "shrink_law": {"one": -7.3, "matrix": 5.3, "decline": -1.8, "spread": 2.0, "collapse": -1.5},
+    "shrink_law": {"one": -7.3, "matrix": 5.3, "decline": -1.8, "spread": 2.0, "collapse": -3.0},
 }
 """What is decided for each tensor: the exponents that the features start with, zero where none is given."""
 
@@ -130,7 +131,7 @@ class Controller(hk.Module):
             noise_slow,
             _log(measures.sparsity),
             jnp.clip(measures.decline, -4.0, 4.0),
-            jnp.clip(measures.spread, 0.0, 4.0),
+            jnp.clip(measures.spread, 0.0, LARGEST_SPREAD),
             jnp.minimum(noise_fast - math.log(COLLAPSED), 0.0),
             ones * jnp.log(length / 500.0) / 2,
             ones * (1.0 - known),
