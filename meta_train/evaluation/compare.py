@@ -7,15 +7,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from meta_train.evaluation import statistics
+from meta_train.evaluation import statistics, store
 from meta_train.evaluation.results import Result
 
 SMALLEST_LOSS = 1e-7
+RESOLUTION = 10.0 ** (1 - store.DIGITS)  # of a shipped loss: what differs by less in log is equal
 
 TIE_RULE = (
     "Ratio: final validation loss over the baseline's, seed by seed (a seed fixes member, initial parameters "
-    "and batches for both), averaged in log. Win or loss: the 95% t-interval of the log ratio excludes 0; "
-    "else a tie. A diverged run counts as 4 x its initial loss."
+    "and batches for both), averaged in log. Win or loss: the 95% t-interval of the log ratio excludes 0 "
+    "by 1e-4, to which losses are kept; else a tie. A diverged run counts as 4 x its initial loss."
 )
 SPEED_RULE = (
     "Speed-up: the horizon to which the reference's whole schedule must be stretched (or shrunk) to end with "
@@ -98,7 +99,7 @@ def compare(result: Result, baseline: Result, stretched: Sequence[Result] = ()) 
             )
     differences = np.log(_losses(result)) - np.log(_losses(baseline))
     mean, half = float(differences.mean()), statistics.half_interval(differences)
-    verdict = "win" if mean + half < 0 else "loss" if mean - half > 0 else "tie"
+    verdict = "win" if mean + half < -RESOLUTION else "loss" if mean - half > RESOLUTION else "tie"
     with np.errstate(over="ignore"):
         low, high = float(np.exp(mean - half)), float(np.exp(mean + half))
     return Comparison(

@@ -156,6 +156,13 @@ def test_an_optimizer_compared_with_itself_ties(bowl):
         assert (own.verdict, own.ratio, own.speed_up) == ("tie", 1.0, None)
 
 
+def test_equal_losses_tie_although_shipped_ones_are_rounded(bowl):
+    exact = dataclasses.replace(bowl[0], valid=[float(np.float32(1e-5))] * 3)
+    shipped = dataclasses.replace(exact, optimizer="shipped", valid=[1e-5] * 3)
+    assert exact.valid != shipped.valid
+    assert compare(exact, shipped).verdict == compare(shipped, exact).verdict == "tie"
+
+
 def test_a_clear_winner_wins_and_is_faster(bowl):
     learned, slow, _ = bowl
     slow = dataclasses.replace(slow, valid=[2 * v for v in learned.valid])
