@@ -15,6 +15,7 @@ from tyro.conf import UseAppendAction
 from meta_train.baselines import BASELINES
 from meta_train.evaluation import Optimizer, Protocol, anytime, baseline, evaluate, learned, tuned
 from meta_train.lookup import (
+    NONE,
     UsageError,
     families,
     load_weights,
@@ -58,7 +59,7 @@ class Evaluate:
     steps: int | None = None
     """Length of every run; None takes the horizon on each task's card (300 for the suite "demo")."""
     baselines: Names = ()
-    """Baselines by name, "all", or FILE.py:NAME for a `Baseline` of your own; `list` shows them.
+    """Baselines by name, "all", "none", or FILE.py:NAME for a `Baseline` of your own; `list` shows them.
     Default: adamw."""
     rates: int = 9
     """How many half-decade learning rates a baseline starts with; a best one at the edge adds more."""
@@ -117,7 +118,8 @@ class Evaluate:
         chosen = families(suite, _flat(self.task))
         names = _flat(self.baselines) or ["adamw"]
         try:
-            rows = [own_or_named_baseline(name) for name in (BASELINES if names == ["all"] else names)]
+            named = BASELINES if names == ["all"] else [name for name in names if name != NONE]
+            rows = [own_or_named_baseline(name) for name in named]
             baselines = [baseline(row, self.rates, self.wide) for row in rows]
             protocol = Protocol(
                 steps=DEMO_STEPS if suite == "demo" and self.steps is None else self.steps,
@@ -131,6 +133,8 @@ class Evaluate:
         except ValueError as error:
             raise UsageError(str(error)) from error
         loaded = {name: load_weights(w) for w, name in named_weights(_flat(self.weights)).items()}
+        if not loaded and not baselines:
+            raise UsageError("--weights none and --baselines none leave nothing to evaluate: name one")
         untuned = [learned(name, *weights) for name, weights in loaded.items()]
         also = [tuned(optimizer) for optimizer in untuned] if self.tuned_weights else []
         also += [anytime(optimizer) for optimizer in untuned] if self.anytime else []

@@ -242,6 +242,18 @@ def test_the_demo_suite_is_held_out_and_the_default(tmp_path, fast_weights):
     assert protocol.steps == command.DEMO_STEPS
 
 
+def test_none_leaves_the_baselines_or_the_learned_optimizers_out(tmp_path):
+    def names(**flags):
+        _, optimizers, _, _ = command.Evaluate(out=tmp_path, **flags)._chosen()
+        return [optimizer.name for optimizer in optimizers]
+
+    none = (("none",),)
+    assert names(weights=(("untrained",),), baselines=none) == ["untrained"]
+    assert names(weights=none) == ["adamw"]
+    with pytest.raises(lookup.UsageError, match="leave nothing to evaluate"):
+        names(weights=none, baselines=none)
+
+
 def test_list_shows_every_task_preset_and_baseline(monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "400")
     assert cli.main(["list"]) == 0
