@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from sklearn.datasets import load_digits
 
 from learned_opt import FLTConfig, diagnostics, flt_optimizer, scale_by_flt
 from learned_opt.optimizer.controller import (
@@ -224,3 +225,33 @@ def test_a_network_that_knows_its_examples_does_not_become_ever_surer():
     before, now = trained("flt-v0"), trained("flt-v1")
     assert loss(before) < 1e-6 < 1e-5 < loss(now) < 1e-3
     assert jnp.linalg.norm(now["in"]) < jnp.linalg.norm(before["in"]) / 2
+
+
+def test_a_surprise_does_not_make_a_network_forget_its_examples():
+    """One wrong label among thousands: shrinking that grows with the surprise would go on by itself."""
+    digits = load_digits()
+    x, labels = jnp.asarray(digits.data[:512] / 8 - 1, jnp.float32), jnp.asarray(digits.target[:512])
+    wrong_at, steps = 300, 340
+
+    def loss(p, x, labels):
+        logits = jax.nn.relu(x @ p["in"]) @ p["out"]
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+    def losses(key):
+        params = {"in": 0.18 * jax.random.normal(key, (64, 32)), "out": jnp.zeros((32, 10))}
+        optimizer = flt_optimizer(weights="flt-v1", total_steps=1000)
+
+        def step(carry, t):
+            p, state = carry
+            rows = jax.random.randint(jax.random.fold_in(key, t), (128,), 0, 512)
+            told = labels[rows].at[0].add(t == wrong_at) % 10
+            updates, state = optimizer.update(jax.grad(loss)(p, x[rows], told), state, p)
+            p = optax.apply_updates(p, updates)
+            return (p, state), loss(p, x, labels)
+
+        return jax.lax.scan(step, (params, optimizer.init(params)), jnp.arange(steps))[1]
+
+    found = jax.jit(jax.vmap(losses))(jax.random.split(jax.random.key(0), 4))
+    assert np.median(found[:, wrong_at - 1]) < 5e-3
+    assert found[:, wrong_at:].max() < 0.1
+    assert np.median(found[:, -1]) < 0.01
