@@ -62,10 +62,16 @@ _FIT: Vary = {
     "label_noise": Span(-0.2, 0.3),
     "condition": Span(0.0, 3.0),
 }
+# Large batches of examples that can all be known: gradients vanish.
+_CLEAN: Vary = {key: _IMAGES[key] for key in ("scale", "activation", "output")}
 _TABLE: Vary = {**_IMAGES, "condition": Span(-0.5, 2.0)}
 
 META_TRAIN: dict[str, TaskFamily] = suite(
     classifier("digits_mlp", on.DIGITS, mlp(64, 32, 10), batch=64, steps=300, vary=_IMAGES),
+    classifier("digits_clean", on.DIGITS, mlp(64, 128, 128, 10), batch=128, steps=300, vary=_CLEAN),
+    classifier(
+        "digits_clean_512", on.DIGITS, mlp(64, 64, 64, 64, 10, norms=True), batch=512, steps=300, vary=_CLEAN
+    ),
     classifier("digits_thin", on.DIGITS, mlp(64, 12, 12, 10), batch=64, steps=300, vary=_IMAGES),
     classifier("digits_deep", on.DIGITS, mlp(64, 40, 40, 40, 40, 10), batch=32, steps=400, vary=_IMAGES),
     classifier("digits_plain", on.DIGITS, mlp(64, *[24] * 9, 10), batch=32, steps=500, vary=_PLAIN),
@@ -117,14 +123,7 @@ META_TRAIN: dict[str, TaskFamily] = suite(
             "output": factor(0.5, 2.0),
         },
     ),
-    classifier(
-        "digits_experts",
-        on.DIGITS,
-        mixture(64, 24, 4, 10),
-        batch=64,
-        steps=300,
-        vary=_IMAGES,
-    ),
+    classifier("digits_experts", on.DIGITS, mixture(64, 24, 4, 10), batch=64, steps=300, vary=_IMAGES),
     regressor(
         "digits_poisson",
         on.DIGIT_HALVES,
@@ -273,6 +272,7 @@ META_TRAIN: dict[str, TaskFamily] = suite(
         vary={**_TABLE, "label_noise": Span(0.0, 0.3)},
         objective=binary_cross_entropy,
     ),
+    classifier("wine_clean", on.WINE, mlp(13, 32, 32, 3), batch=32, steps=300, vary=_CLEAN),
     classifier(
         "wine", on.WINE, mlp(13, 16, 3), batch=24, steps=200, vary={**_TABLE, "label_noise": Span(0.0, 0.3)}
     ),

@@ -39,7 +39,7 @@ def one_run(family, steps, key, data):
     """Some steps of Adam on one member: losses on fixed batches before and after, gradients, parameters."""
     config = family.sample(random.fold_in(key, 0))
     start = family.init(random.fold_in(key, 1), config)
-    optimizer = optax.adam(1e-2)
+    optimizer = optax.adam(3e-3)
 
     def step(carry, k):
         params, state = carry

@@ -11,7 +11,7 @@ def origins(suite):
 
 def test_names_are_unique_and_are_the_keys():
     names = [name for suite in suites.SUITES.values() for name in suite]
-    assert len(names) == len(set(names)) == 64
+    assert len(names) == len(set(names)) == 67
     for name in names:
         assert get(name).name == name
 
