@@ -16,7 +16,7 @@ RESOLUTION = 10.0 ** (1 - store.DIGITS)  # of a shipped loss: what differs by le
 TIE_RULE = (
     "Ratio: final validation loss over the baseline's, seed by seed (a seed fixes member, initial parameters "
     "and batches for both), averaged in log. Win or loss: the 95% t-interval of the log ratio excludes 0 "
-    "by 1e-4, to which losses are kept; else a tie. A diverged run counts as 4 x its initial loss."
+    f"by {RESOLUTION:g}, to which losses are kept; else a tie. A diverged run counts as 4 x its initial loss."
 )
 SPEED_RULE = (
     "Speed-up: the horizon to which the reference's whole schedule must be stretched (or shrunk) to end with "
