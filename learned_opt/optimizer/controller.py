@@ -18,20 +18,29 @@ from learned_opt.config import FLTConfig
 from learned_opt.optimizer.attention import ControllerAttention, remember
 
 FLOOR = 1e-3  # of the schedule: what is left of a step at the end of the run and after it
-COLLAPSED = 0.1  # signal to noise below which gradients vanish: steady noise alone gives 0.24
+COLLAPSED = 0.07  # signal to noise below which gradients vanish: steady noise alone gives 0.24
+OVERSHOT = -0.2  # mean cosine between a gradient and the step before it below which steps go too far
 LARGEST_SHARE = 0.1  # of a parameter that a single step may shrink away
 LARGEST_SPREAD = 1.5  # more than any steady noise; shrinking that grew with it without end would feed itself
 SIGNALS = ("hypergradient", "alignment")
 STATIC_FEATURES = ("one", "matrix", "embedding", "fan_in", "fan_out", "depth")
-MEASURED_FEATURES = ("parameter", "noise_fast", "noise_slow", "sparsity", "decline", "spread", "collapse")
+SIZE_FEATURES = ("parameter", "noise_fast", "noise_slow", "sparsity")
+CHANGE_FEATURES = ("decline", "spread", "collapse", "overshoot")
 TIME_FEATURES = ("horizon", "anytime", "elapsed", "noise_late")
 LAWS = {
     # log step before the schedule
-    "step_law": {"one": -4.6, "matrix": 2.0, "depth": -1.3, "collapse": 2.0},
+    "step_law": {"one": -4.6, "matrix": 2.0, "depth": -1.3, "collapse": 2.0, "overshoot": 1.0},
     # logit of the orthogonal share
     "blend_law": {"one": 2.5},
     # log weight of the parameter
-    "shrink_law": {"one": -7.3, "matrix": 5.3, "decline": -1.8, "spread": 2.0, "collapse": -3.0},
+    "shrink_law": {
+        "one": -7.3,
+        "matrix": 5.3,
+        "decline": -1.8,
+        "spread": 2.0,
+        "collapse": -3.0,
+        "overshoot": 8.0,
+    },
 }
 """What is decided for each tensor: the exponents that the features start with, zero where none is given."""
 
@@ -41,7 +50,7 @@ def feature_names(config: FLTConfig) -> tuple[str, ...]:
     modes = range(len(config.signal_decays))
     remembered = tuple(f"{signal}_{mode}" for signal in SIGNALS for mode in modes)
     shared = ("mean_noise", "mean_hypergradient")
-    return STATIC_FEATURES + MEASURED_FEATURES + TIME_FEATURES + remembered + shared
+    return STATIC_FEATURES + SIZE_FEATURES + CHANGE_FEATURES + TIME_FEATURES + remembered + shared
 
 
 class Measures(NamedTuple):
@@ -133,6 +142,7 @@ class Controller(hk.Module):
             jnp.clip(measures.decline, -4.0, 4.0),
             jnp.clip(measures.spread, 0.0, LARGEST_SPREAD),
             jnp.minimum(noise_fast - math.log(COLLAPSED), 0.0),
+            jnp.minimum(remembered[:, 0, 0] - OVERSHOT, 0.0),
             ones * jnp.log(length / 500.0) / 2,
             ones * (1.0 - known),
             ones * (elapsed - 0.5),

@@ -68,7 +68,7 @@ def test_features_are_named_in_the_order_in_which_they_are_built():
     static = jnp.asarray([[1.0, 1.0, 0.0, 0.3, -0.2, 0.1]])
     one = jnp.ones((1,))
     measures = Measures(
-        0.05 * one, 0.4 * one, 0.3 * one, 0.9 * one, 0.2 * one, 0.7 * one, -0.6 * one, 0.5 * one
+        0.05 * one, 0.4 * one, 0.3 * one, 0.9 * one, -0.9 * one, 0.7 * one, -0.6 * one, 0.5 * one
     )
     past = Past((jnp.zeros((1, 2, 3)), jnp.zeros((1, 2, 3))), (), None)
     module = hk.without_apply_rng(hk.transform(lambda *args: Controller(SMALL)(*args)))
@@ -88,6 +88,9 @@ def test_features_are_named_in_the_order_in_which_they_are_built():
     found = {
         name: float(log_step(law + probe) - log_step(law)) for name, probe in zip(names, probes, strict=True)
     }
+    # An empty signal memory after 25 steps: its first value is damped, as in any corrected average.
+    decays = np.asarray(SMALL.signal_decays)
+    share = (1 - decays) / (1 - decays**26)
     expected = {
         "one": 1.0,
         "matrix": 1.0,
@@ -102,6 +105,7 @@ def test_features_are_named_in_the_order_in_which_they_are_built():
         "decline": -0.6,
         "spread": 0.5,
         "collapse": 0.0,
+        "overshoot": 0.2 - 0.9 * share[0],
         "horizon": np.log(100 / 500) / 2,
         "anytime": 0.0,
         "elapsed": -0.25,
@@ -110,10 +114,8 @@ def test_features_are_named_in_the_order_in_which_they_are_built():
     }
     for name, value in expected.items():
         np.testing.assert_allclose(found[name], value, atol=1e-4, err_msg=name)
-    # An empty signal memory after 25 steps: its first value is damped, as in any corrected average.
-    decays = np.asarray(SMALL.signal_decays)
-    share = (1 - decays) / (1 - decays**26)
-    for signal, value in (("hypergradient", 0.2), ("alignment", 0.7)):
+    assert found["overshoot"] < -0.05
+    for signal, value in (("hypergradient", -0.9), ("alignment", 0.7)):
         remembered = [found[f"{signal}_{mode}"] for mode in range(3)]
         np.testing.assert_allclose(remembered, value * share, atol=1e-4)
 
