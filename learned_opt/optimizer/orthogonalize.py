@@ -20,6 +20,8 @@ POLYNOMIALS = (
     (3.489622391, -2.565411196, 0.5028035439),
     (2.497349901, -1.812577068, 0.4217034879),
 )
+LONG = 2  # columns over rows from which on two polynomials are multiplied before they meet the matrix:
+PRECISE = 10  # fewer operations, but with fewer bits of mantissa than TF32 has some values would reach 1.6
 LARGE = 1 << 16  # elements of a matrix from which on a CPU multiplies one after the other faster than a batch
 
 
@@ -46,15 +48,24 @@ def polar_factor(x: jax.Array, operands: jnp.dtype | None = None) -> jax.Array:
     identity = jnp.eye(x.shape[-2], dtype=x.dtype)
     norm = jnp.sqrt(jnp.sum(x * x, axis=(-2, -1), keepdims=True))
     x = x / jnp.where(norm > 0, norm, 1.0)  # neither overflows nor vanishes under a power of 8
-    scale: jax.Array | None = None
-    for a, b, c in POLYNOMIALS:
-        gram = product(x, jnp.swapaxes(x, -1, -2))
-        square = product(gram, gram)
-        if scale is None:
-            fourth = jnp.sqrt(jnp.sum(square * square, axis=(-2, -1), keepdims=True))
-            scale = jax.lax.rsqrt(jnp.sqrt(jnp.where(fourth > 0, fourth, 1.0)))
-            gram, square, x = scale**2 * gram, scale**4 * square, scale * x
-        x = product(a * identity + b * gram + c * square, x)
+    gram = product(x, jnp.swapaxes(x, -1, -2))
+    square = product(gram, gram)
+    fourth = jnp.sqrt(jnp.sum(square * square, axis=(-2, -1), keepdims=True))
+    scale = jax.lax.rsqrt(jnp.sqrt(jnp.where(fourth > 0, fourth, 1.0)))
+    gram, square, x = scale**2 * gram, scale**4 * square, scale * x
+    pair = x.shape[-1] >= LONG * x.shape[-2] and jnp.finfo(narrow).nmant >= PRECISE
+    factor: jax.Array | None = None  # of the polynomials that x has not met
+    for index, (a, b, c) in enumerate(POLYNOMIALS):
+        if factor is not None:
+            gram = product(product(factor, gram), factor)
+        elif index > 0:
+            gram = product(x, jnp.swapaxes(x, -1, -2))
+        if index > 0:
+            square = product(gram, gram)
+        step = a * identity + b * gram + c * square
+        factor = step if factor is None else product(step, factor)
+        if not pair or index % 2 == 1:
+            x, factor = product(factor, x), None
     return x
 
 

@@ -1,5 +1,7 @@
 """Polar factors against singular value decompositions."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 from learned_opt import flt_optimizer
 from learned_opt.optimizer.orthogonalize import (
     LARGE,
+    LONG,
     LOWEST,
     POLYNOMIALS,
     SAFETY,
@@ -85,7 +88,7 @@ def test_random_matrices_become_nearly_orthogonal(shape, size):
 
 
 @pytest.mark.parametrize("condition", [1.0, 10.0, 1000.0])
-@pytest.mark.parametrize("shape", [(12, 20), (20, 12), (9, 9)])
+@pytest.mark.parametrize("shape", [(12, 20), (20, 12), (9, 9), (12, 48), (48, 12)])
 def test_singular_vectors_stay_and_singular_values_follow_the_polynomials(shape, condition):
     x = matrix(shape, condition)
     (factor,) = orthogonalize([jnp.asarray(x[None], jnp.float32)])
@@ -94,9 +97,10 @@ def test_singular_vectors_stay_and_singular_values_follow_the_polynomials(shape,
     np.testing.assert_allclose(factor[0], expected, atol=1e-3)
 
 
+@pytest.mark.parametrize("shape", [(9, 12), (9, 9 * LONG)])
 @jax.enable_x64(True)
-def test_in_double_precision_they_follow_to_the_last_digits():
-    x = matrix((9, 12), 100.0)
+def test_in_double_precision_they_follow_to_the_last_digits(shape):
+    x = matrix(shape, 100.0)
     factor = polar_factor(jnp.asarray(x))
     left, values, right = np.linalg.svd(x, full_matrices=False)
     expected = (left * polynomial(values / bound(values))) @ right
@@ -167,6 +171,31 @@ def test_operands_are_rounded_and_nothing_else(shape):
     assert np.abs(singular_values(found) - 1).max() < FARTHEST + 0.02
     exact = polar_factor(jnp.asarray(x))
     assert np.linalg.norm(found - exact) < 0.06 * np.linalg.norm(exact)  # as documented
+
+
+@pytest.mark.parametrize("condition", [1.0, 10.0, 100.0, 1e3, 1e6])
+@jax.enable_x64(True)
+def test_two_polynomials_at_once_bear_the_rounding_of_a_gpu(condition):
+    """Factors of float16 have as many bits as TF32, in which a GPU multiplies float32."""
+    x = jnp.asarray(matrix((64, 64 * LONG), condition))
+    found, exact = polar_factor(x, jnp.dtype(jnp.float16)), polar_factor(x)
+    assert np.linalg.norm(found - exact) < 0.02 * np.linalg.norm(exact)
+    assert singular_values(found).max() < 1 + FARTHEST + 0.01
+
+
+def test_long_matrices_take_fewer_operations():
+    """In products of square matrices, r columns a row: 4 (2 r + 1), or for each of two pairs 2 r + 5.
+
+    Not with factors of bfloat16, with which two at once lose too much.
+    """
+
+    def products_of_squares(ratio: int, operands: jnp.dtype | None = None) -> float:
+        lowered = jax.jit(partial(polar_factor, operands=operands)).lower(jnp.ones((64, 64 * ratio)))
+        return lowered.cost_analysis()["flops"] / (2 * 64**3)
+
+    assert products_of_squares(1) == pytest.approx(12, rel=0.1)
+    assert products_of_squares(4) == pytest.approx(26, rel=0.1)
+    assert products_of_squares(4, jnp.bfloat16) == pytest.approx(36, rel=0.1)
 
 
 def products(function, *arguments, platform: str) -> set[str]:
