@@ -79,6 +79,11 @@ class Geometry:
         ordered = tensors.reshape([plan.split[axis] for axis in plan.order])
         return ordered.transpose([plan.order.index(axis) for axis in range(len(plan.order))]).reshape(shape)
 
+    def is_reshape(self, shape: Shape) -> bool:
+        """Whether a leaf of this shape is one logical tensor, whose entries `view` leaves in their order."""
+        order = self._plan(shape).order
+        return self.count(shape) == 1 and order == tuple(sorted(order))
+
     def check(self, shape: Shape) -> None:
         """Checks that this describes a leaf of the given shape.
 

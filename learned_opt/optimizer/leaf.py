@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from learned_opt.config import FLTConfig
-from learned_opt.geometry.layout import MATRICES, Kind, fans
+from learned_opt.geometry.layout import MATRICES, Kind, Shape, fans
 from learned_opt.optimizer.controller import SIGNALS, feature_names
 from learned_opt.optimizer.memory import Slots
 
@@ -70,6 +70,7 @@ class Leaf(NamedTuple):
     direction: jax.Array | None  # the direction of the step before
     kind: Kind
     operands: jnp.dtype | None = None  # what a GPU rounds to where it multiplies matrices; None: nothing
+    shape: Shape | None = None  # of the user's array, if that holds one tensor, its entries in this order
 
     @property
     def tensors(self) -> int:
@@ -94,6 +95,19 @@ class Leaf(NamedTuple):
         """One value a logical tensor, [tensors of the leaf, ...], made broadcastable; extra axes last."""
         ones = (1,) * (self.param.ndim - 1)
         return x.astype(self.gradient.dtype).reshape(self.tensors, *ones, *x.shape[1:])
+
+    def bare(self, x: jax.Array) -> jax.Array:
+        """As in the user's array, if that is known; one value a tensor becomes one that broadcasts.
+
+        A compiler writes a result in place of an array only if nothing between them changes the shape.
+        """
+        if self.shape is None:
+            return x
+        return x.reshape(self.shape if x.size > 1 else (1,) * len(self.shape))
+
+    def whole(self, x: jax.Array) -> jax.Array:
+        """The inverse of `bare` for an array of the leaf's size."""
+        return x.reshape(self.param.shape)
 
 
 def join(columns: Iterable[jax.Array]) -> jax.Array:

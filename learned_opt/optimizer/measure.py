@@ -35,18 +35,22 @@ def write(
     shift: jax.Array,
     epsilon: jax.Array,
     now: Any,
+    finite: jax.Array,
 ) -> Written:
-    """Moves the memory to the new unit and lets one gradient in.
+    """Moves the memory to the new unit and lets one gradient in; changes nothing unless `finite`.
 
+    That is decided here, where the memory is written: later the old one would have to be kept as well.
     `down`, `shift` and `epsilon` hold one value for each logical tensor, `now` is `memory.at` this step.
     """
-    down, shift = leaf.row(down), leaf.row(shift)
+    shift = leaf.bare(leaf.row(shift))
+    before = [leaf.bare(slot) for slot in leaf.slots]
     moved = tuple(
         slot * shift if power == 1 else slot * shift * shift
-        for slot, power in zip(leaf.slots, slot_powers(config), strict=True)
+        for slot, power in zip(before, slot_powers(config), strict=True)
     )
-    gradient = leaf.gradient * down
-    slots = memory.write(moved, gradient, now)
+    gradient = leaf.gradient * leaf.row(down)
+    new = memory.write(moved, leaf.bare(gradient), now)
+    slots = tuple(leaf.whole(jnp.where(finite, *pair)) for pair in zip(new, before, strict=True))
     reads = memory.read(slots, gradient, now)
     root = None if reads.square is None else jnp.sqrt(reads.square) + leaf.row(epsilon)
     return Written(slots, gradient, reads, root)

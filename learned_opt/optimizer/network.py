@@ -68,6 +68,9 @@ class FourierLearner(hk.Module):
           orthogonalize: False leaves the orthogonal direction out.
         """
         units, finite = Units.choose(leaves, tensors)
+        if self.controller is not None:
+            sizes = join(leaf.mean(leaf.param * leaf.param) for leaf in leaves)
+            finite = finite & jnp.isfinite(sizes).all()
         if self.config.epsilon is None:
             epsilon = RELATIVE_EPSILON * units.reference + TINY
         else:
@@ -75,7 +78,7 @@ class FourierLearner(hk.Module):
         rows = zip(*(spread(x, leaves) for x in (units.down, units.shift, epsilon)), strict=True)
         now = self.memory.at(count, tensors.root_rms.dtype)
         written = [
-            write(self.memory, self.config, leaf, down, shift, leaf_epsilon, now)
+            write(self.memory, self.config, leaf, down, shift, leaf_epsilon, now, finite)
             for leaf, (down, shift, leaf_epsilon) in zip(leaves, rows, strict=True)
         ]
         if self.controller is None:
@@ -97,7 +100,7 @@ class FourierLearner(hk.Module):
         steps, weights = spread(step, leaves), spread(decision.shrink, leaves)
         return Result(
             updates=[
-                leaf.row(s) * shrunk(u, leaf.param, leaf.row(w))
+                leaf.whole(leaf.bare(leaf.row(s)) * shrunk(*map(leaf.bare, (u, leaf.param, leaf.row(w)))))
                 for leaf, s, u, w in zip(leaves, steps, directions, weights, strict=True)
             ],
             slots=[new.slots for new in written],

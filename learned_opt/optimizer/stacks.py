@@ -93,7 +93,7 @@ def _likeness(leaf: Leaf) -> Hashable:
 def _stack(leaves: list[Leaf]) -> Leaf:
     if len(leaves) == 1:
         return leaves[0]
-    arrays = [leaf._replace(kind=None, operands=None) for leaf in leaves]  # type: ignore[arg-type]
+    arrays = [leaf._replace(kind=None, operands=None, shape=None) for leaf in leaves]  # type: ignore[arg-type]
     stack: Leaf = jax.tree.map(lambda *parts: jnp.concatenate(parts), *arrays)
     return stack._replace(kind=leaves[0].kind, operands=leaves[0].operands)
 

@@ -192,24 +192,17 @@ def _scale_by_flt(
             views = zip(geometries, stacks.unstacked(arrays, starts), gradients, strict=True)
             return [g.restore(x, leaf.shape) for g, x, leaf in views]
 
-        def keep(arrays: list[jax.Array], before: Any) -> Any:
-            # Stacks are settled; a leaf alone is chosen last, in its own shape, which needs least memory.
-            pairs = zip(arrays, jax.tree.leaves(before), stacks.alone, strict=True)
-            kept = [_choose(result.finite, a, b) if alone else a.astype(b.dtype) for a, b, alone in pairs]
-            return jax.tree.unflatten(structure, kept)
-
         memory = [leaves_of(column) for column in zip(*result.slots, strict=True)]
         if storage is not None:
             memory = stochastic_round(memory, storage, state.count)
-        tensors = jax.tree.map(
-            partial(_choose, result.finite), stacks.restored(result.tensors), state.tensors
-        )
+        directions = jax.tree.unflatten(structure, leaves_of(result.directions)) if config.law else ()
+        choose = partial(_choose, result.finite)
         new_state = FLTState(
             count=state.count + result.finite,
             skipped=state.skipped + ~result.finite,
-            memory=tuple(keep(*pair) for pair in zip(memory, state.memory, strict=True)),
-            direction=keep(leaves_of(result.directions), state.direction) if config.law else (),
-            tensors=tensors,
+            memory=tuple(jax.tree.unflatten(structure, column) for column in memory),
+            direction=jax.tree.map(choose, directions, state.direction),
+            tensors=jax.tree.map(choose, stacks.restored(result.tensors), state.tensors),
         )
         rate = WEIGHT_DECAY_RATE * result.schedule * weight_decay
         decays = decay_masks(weight_decay, mask, params)
@@ -268,7 +261,8 @@ def _leaves(
         arrays = [geometry.view(x.astype(dtype)) for x in (g, p, *slot)]
         before = None if direction is None else geometry.view(direction)
         operands = jnp.dtype(jnp.bfloat16) if p.dtype.itemsize < 4 else None
-        leaves.append(Leaf(arrays[0], arrays[1], tuple(arrays[2:]), before, geometry.kind, operands))
+        shape = p.shape if geometry.is_reshape(p.shape) else None
+        leaves.append(Leaf(arrays[0], arrays[1], tuple(arrays[2:]), before, geometry.kind, operands, shape))
     return leaves
 
 

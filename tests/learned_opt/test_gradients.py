@@ -67,6 +67,16 @@ def test_nothing_else_is_skipped_and_one_leaf_stops_all(name: str) -> None:
     assert int(flt_state(run(name, params)[1]).skipped) == 0
 
 
+@holds("parameters that are not finite leave the memory alone", LEARNED)
+def test_parameters_that_are_not_finite_leave_the_memory_alone(name: str) -> None:
+    params, state = run(name, parameters())
+    bad = poisoned(params, np.inf)
+    updates, after = compiled(name)(gradient(params, 0.0), state, bad)
+    equal(updates, jax.tree.map(jnp.zeros_like, params))
+    before, after = flt_state(state), flt_state(after)
+    equal(after._replace(skipped=before.skipped), before)
+
+
 @holds("powers of two in the gradient change no bit", LEARNED)
 @pytest.mark.parametrize("power", [-60, -1, 1, 60])
 def test_powers_of_two_in_the_gradient_change_no_bit(name: str, power: int) -> None:
