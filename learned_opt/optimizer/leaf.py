@@ -5,11 +5,12 @@ Everything that is one number for each logical tensor is computed for all tensor
 few.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from learned_opt.config import FLTConfig
 from learned_opt.geometry.layout import MATRICES, Kind, Shape, fans
@@ -123,6 +124,11 @@ def spread(values: jax.Array, leaves: Sequence[Leaf]) -> list[jax.Array]:
         pieces.append(values[start:stop])
         start = stop
     return pieces
+
+
+def per_tensor(leaves: list[Leaf], value: Callable[[Leaf], float]) -> np.ndarray:
+    """[tensors]: a number that the kind and the shape of each leaf decide, float32."""
+    return np.concatenate([np.full(leaf.tensors, value(leaf), np.float32) for leaf in leaves])
 
 
 def within(x: jax.Array) -> tuple[int, ...]:

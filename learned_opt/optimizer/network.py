@@ -2,7 +2,6 @@
 
 import functools
 import math
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import haiku as hk
@@ -13,12 +12,12 @@ from jax.typing import ArrayLike
 
 from learned_opt.config import FLTConfig
 from learned_opt.optimizer.controller import LARGEST_SHARE, STATIC_FEATURES, Controller, Past
-from learned_opt.optimizer.leaf import Leaf, TensorState, join, spread
+from learned_opt.optimizer.leaf import Leaf, TensorState, join, per_tensor, spread
 from learned_opt.optimizer.measure import RELATIVE_EPSILON, TINY, Written, measure, write
 from learned_opt.optimizer.memory import Slots, build_memory, slot_powers
-from learned_opt.optimizer.orthogonalize import orthogonalize as polar_factors
 from learned_opt.optimizer.rule import ELEMENTWISE, ORTHOGONAL, Rule, Token
 from learned_opt.optimizer.units import Units
+from learned_opt.optimizer.update import blend, taken
 
 PACKED_SIZE = 1 << 14  # leaves up to this size go through the rule together
 SMALL = 64.0  # a tensor of this size is normalised half by its own rms now, half by the running one
@@ -100,8 +99,8 @@ class FourierLearner(hk.Module):
         steps, weights = spread(step, leaves), spread(decision.shrink, leaves)
         return Result(
             updates=[
-                leaf.whole(leaf.bare(leaf.row(s)) * shrunk(*map(leaf.bare, (u, leaf.param, leaf.row(w)))))
-                for leaf, s, u, w in zip(leaves, steps, directions, weights, strict=True)
+                taken(leaf, *decided)
+                for leaf, *decided in zip(leaves, steps, directions, weights, strict=True)
             ],
             slots=[new.slots for new in written],
             directions=directions,
@@ -184,43 +183,6 @@ class FourierLearner(hk.Module):
         return scale.astype(power.dtype), power
 
 
-def blend(
-    leaves: list[Leaf],
-    element: list[jax.Array],
-    orthogonal: list[jax.Array],
-    element_scale: jax.Array,
-    share: jax.Array,
-    orthogonalize: bool,
-) -> list[jax.Array]:
-    """`element_scale * element + share * sqrt(fan-out / fan-in) * polar factor of orthogonal`, for each leaf.
-
-    Each part alone changes a layer's output by about the same amount at any width: spectral norm
-    sqrt(fan-out / fan-in) (Yang, Simon, Bernstein, "A Spectral Condition for Feature Learning", arXiv
-    2310.17813), for the elementwise part RMS 1 / fan-in.
-    """
-    matrices = [i for i, leaf in enumerate(leaves) if orthogonalize and leaf.is_matrix]
-    found = polar_factors([orthogonal[i] for i in matrices], [leaves[i].operands for i in matrices])
-    factors = dict(zip(matrices, found, strict=True))
-    ratio = per_tensor(leaves, lambda leaf: math.sqrt(leaf.fans[1] / leaf.fans[0]))
-    weights = spread((share * ratio).astype(share.dtype), leaves)
-    blended = []
-    scales = spread(element_scale, leaves)
-    for i, (leaf, scale, weight) in enumerate(zip(leaves, scales, weights, strict=True)):
-        direction = leaf.row(scale) * element[i]
-        if i in factors:
-            direction += leaf.row(weight) * factors[i]
-        blended.append(direction)
-    return blended
-
-
-def shrunk(direction: jax.Array, param: jax.Array, weight: jax.Array) -> jax.Array:
-    """`direction + weight * param` where the signs agree, else `direction`: decay never opposes a step.
-
-    Source: Chen et al., "Cautious Weight Decay" (arXiv 2510.12402). A zero direction stays zero.
-    """
-    return direction + jnp.where(direction * param > 0, weight * param, 0.0)
-
-
 def packed(rule: Rule, tokens: list[Token], contexts: list[jax.Array]) -> list[list[jax.Array]]:
     """The rule on every leaf. Small leaves of one dtype are laid end to end: one kernel instead of many.
 
@@ -246,11 +208,6 @@ def packed(rule: Rule, tokens: list[Token], contexts: list[jax.Array]) -> list[l
 
 def _units(context: jax.Array) -> list[jax.Array]:
     return [context[..., unit] for unit in range(context.shape[-1])]
-
-
-def per_tensor(leaves: list[Leaf], value: Callable[[Leaf], float]) -> np.ndarray:
-    """[tensors]: a number that the kind and the shape of each leaf decide, float32."""
-    return np.concatenate([np.full(leaf.tensors, value(leaf), np.float32) for leaf in leaves])
 
 
 def static_features(leaves: list[Leaf]) -> np.ndarray:

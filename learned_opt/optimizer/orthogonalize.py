@@ -45,6 +45,9 @@ def polar_factor(x: jax.Array, operands: jnp.dtype | None = None) -> jax.Array:
     def product(left: jax.Array, right: jax.Array) -> jax.Array:
         return jnp.matmul(left.astype(narrow), right.astype(narrow), preferred_element_type=x.dtype)
 
+    def turned(gram: jax.Array, factor: jax.Array) -> jax.Array:  # of factor x, from that of x
+        return product(product(factor, gram), factor)
+
     identity = jnp.eye(x.shape[-2], dtype=x.dtype)
     norm = jnp.sqrt(jnp.sum(x * x, axis=(-2, -1), keepdims=True))
     x = x / jnp.where(norm > 0, norm, 1.0)  # neither overflows nor vanishes under a power of 8
@@ -56,11 +59,8 @@ def polar_factor(x: jax.Array, operands: jnp.dtype | None = None) -> jax.Array:
     pair = x.shape[-1] >= LONG * x.shape[-2] and jnp.finfo(narrow).nmant >= PRECISE
     factor: jax.Array | None = None  # of the polynomials that x has not met
     for index, (a, b, c) in enumerate(POLYNOMIALS):
-        if factor is not None:
-            gram = product(product(factor, gram), factor)
-        elif index > 0:
-            gram = product(x, jnp.swapaxes(x, -1, -2))
         if index > 0:
+            gram = product(x, jnp.swapaxes(x, -1, -2)) if factor is None else turned(gram, factor)
             square = product(gram, gram)
         step = a * identity + b * gram + c * square
         factor = step if factor is None else product(step, factor)
