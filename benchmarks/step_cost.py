@@ -2,7 +2,7 @@
 
     python benchmarks/step_cost.py                                 # four matrices of 512 by 512
     python benchmarks/step_cost.py --model transformer             # on a GPU about 100 million parameters
-    python benchmarks/step_cost.py --model transformer --layers 12 --width 128
+    python benchmarks/step_cost.py --model transformer --layers 12 --width 128 --beside flt
 
 Programs take turns in one process, and medians count: their ratios hold on a busy machine too. A step is the
 update and its application to the parameters, in donated buffers; a training step is the gradient before it as
@@ -51,6 +51,12 @@ class Options:
     """Of a sequence: 128, on a GPU 1,024."""
     dtypes: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16")
     """Of the transformer's parameters and activations."""
+    beside: tuple[Literal["muon, hidden layers", "flt", "flt, not orthogonal"], ...] = (
+        "muon, hidden layers",
+        "flt",
+        "flt, not orthogonal",
+    )
+    """What is timed beside adamw and muon: on a GPU each takes a minute or two to compile."""
     repeats: int = 20
     """Turns of every program; the median counts."""
     calls: int | None = None
@@ -69,6 +75,10 @@ class Options:
         }
         given = getattr(self, name)
         return (small if jax.default_backend() == "cpu" else large)[name] if given is None else given
+
+    def names(self) -> list[str]:
+        """Of the optimizers, in the order of the table."""
+        return [name for name in OPTIMIZERS if name in ("adamw", "muon", *self.beside)]
 
 
 def hidden_only(params: Any) -> Any:
@@ -116,13 +126,14 @@ class Row(NamedTuple):
 
 
 def row(
-    optimizer: optax.GradientTransformation,
+    name: str,
     params: Any,
     calls: int,
     loss: Callable[[Any, jax.Array], jax.Array] | None = None,
     batch: jax.Array | None = None,
 ) -> Row:
-    """Compiles the optimizer's step, and the training step where there is a loss."""
+    """Compiles an optimizer's step, and the training step where there is a loss."""
+    optimizer = OPTIMIZERS[name]()
 
     def update(carry: Any, gradients: Any) -> Any:
         params, state = carry
@@ -139,7 +150,9 @@ def row(
     gradients = jax.tree.map(lambda p: jnp.cos(jnp.arange(p.size, dtype=p.dtype)).reshape(p.shape), params)
     size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(jax.eval_shape(optimizer.init, params)))
     trained = None if loss is None else Program(train, start(), batch, calls)
-    return Row(size / parameters(params), Program(update, start(), gradients, calls), trained)
+    found = Row(size / parameters(params), Program(update, start(), gradients, calls), trained)
+    print(f"{name}: compiled", flush=True)
+    return found
 
 
 def parameters(params: Any) -> int:
@@ -253,14 +266,14 @@ def main(options: Options) -> None:
     if options.model == "matrices":
         draw = np.random.default_rng(0).normal(size=(options.matrices, options.size, options.size))
         params = {f"w{i}": jnp.asarray(x, jnp.float32) for i, x in enumerate(draw / options.size**0.5)}
-        names = [name for name in OPTIMIZERS if name != "muon, hidden layers"]
-        rows = {name: row(OPTIMIZERS[name](), params, calls) for name in names}
+        names = [name for name in options.names() if name != "muon, hidden layers"]
+        rows = {name: row(name, params, calls) for name in names}
         print(f"\n{options.matrices} matrices of {options.size} by {options.size}, float32\n")
         print(compare(rows, params, bandwidth, options.repeats))
         return
     for dtype in options.dtypes:
         params, loss, batch = transformer(options, jnp.dtype(dtype))
-        rows = {name: row(build(), params, calls, loss, batch) for name, build in OPTIMIZERS.items()}
+        rows = {name: row(name, params, calls, loss, batch) for name in options.names()}
         millions = f"{parameters(params) / 1e6:,.1f} million parameters"
         print(f"\ntransformer of {millions}, {batch.size:,} tokens a batch, {dtype}\n")
         print(compare(rows, params, bandwidth, options.repeats), flush=True)

@@ -37,6 +37,12 @@ def test_matrices(benchmark: ModuleType, capsys: pytest.CaptureFixture[str]) -> 
     assert all(float(cell.replace(",", "")) >= 0 for row in table.values() for cell in row.values())
 
 
+def test_only_what_is_asked_for(benchmark: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    benchmark.main(benchmark.Options(matrices=1, size=16, repeats=1, beside=("flt, not orthogonal",)))
+    (table,) = tables(capsys.readouterr().out)
+    assert list(table) == ["adamw", "muon", "flt, not orthogonal"]
+
+
 @pytest.mark.slow
 def test_a_transformer(benchmark: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     sizes: dict[str, Any] = {"layers": 1, "width": 64, "vocabulary": 16, "tokens": 16, "length": 8}
