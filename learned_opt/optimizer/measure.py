@@ -59,6 +59,7 @@ def write(
 def measure(
     leaves: Sequence[Leaf],
     written: Sequence[Written],
+    parameter_rms: jax.Array,
     units: Units,
     tensors: TensorState,
     count: jax.Array,
@@ -75,7 +76,7 @@ def measure(
     log_root, mean_log_root = _log_root(rms["square"], units, tensors, count)
     mean_log_size, log_size_variance = _log_size(rms["gradient"], units, tensors, count)
     measures = Measures(
-        parameter_rms=rms["parameter"],
+        parameter_rms=parameter_rms,
         noise_fast=rms["fast"],
         noise_slow=rms["slow"],
         sparsity=ratio(m["row_root"], rms["square"]),
@@ -136,7 +137,6 @@ def _moments(leaf: Leaf, new: Written) -> dict[str, jax.Array]:
         rows = jnp.mean(square, axis=-1, keepdims=True)
         row_root = mean(jnp.broadcast_to(jnp.sqrt(rows), square.shape))
     return {
-        "parameter": mean(leaf.param * leaf.param),
         "square": mean(square),
         "row_root": row_root,
         "fast": mean(fast * fast),

@@ -67,9 +67,9 @@ class FourierLearner(hk.Module):
           orthogonalize: False leaves the orthogonal direction out.
         """
         units, finite = Units.choose(leaves, tensors)
+        parameter_rms = jnp.sqrt(join(leaf.mean(leaf.param * leaf.param) for leaf in leaves))
         if self.controller is not None:
-            sizes = join(leaf.mean(leaf.param * leaf.param) for leaf in leaves)
-            finite = finite & jnp.isfinite(sizes).all()
+            finite = finite & jnp.isfinite(parameter_rms).all()
         if self.config.epsilon is None:
             epsilon = RELATIVE_EPSILON * units.reference + TINY
         else:
@@ -83,12 +83,12 @@ class FourierLearner(hk.Module):
         if self.controller is None:
             return self._classical(leaves, written, units, tensors, finite)
 
-        measures, tensors = measure(leaves, written, units, tensors, count)
+        measures, tensors = measure(leaves, written, parameter_rms, units, tensors, count)
         finite = finite & jnp.isfinite(jnp.stack(measures)).all()
         static = jnp.asarray(static_features(leaves), tensors.root_rms.dtype)
         past = Past(tensors.signals, tensors.history, None if distance is None else jnp.asarray(distance))
         decision = self.controller(static, measures, past, count, horizon)
-        tokens = self._tokens(leaves, written, measures.parameter_rms, units.reference)
+        tokens = self._tokens(leaves, written, parameter_rms, units.reference)
         element, orthogonal = self._directions(leaves, tokens, decision.context)
         scales, power = self._scales(leaves, element, tensors.power, count)
         share = decision.blend * static[:, STATIC_FEATURES.index("matrix")] * orthogonalize

@@ -20,8 +20,10 @@ POLYNOMIALS = (
     (3.489622391, -2.565411196, 0.5028035439),
     (2.497349901, -1.812577068, 0.4217034879),
 )
-LONG = 2  # columns over rows from which on two polynomials are multiplied before they meet the matrix:
-PRECISE = 10  # fewer operations, but with fewer bits of mantissa than TF32 has some values would reach 1.6
+# A long matrix meets two polynomials at once, multiplied with each other, which takes fewer operations. With
+# fewer bits of mantissa than TF32 has, some singular values would reach 1.6.
+LONG = 2  # columns over rows
+PRECISE = 10  # bits
 LARGE = 1 << 16  # elements of a matrix from which on a CPU multiplies one after the other faster than a batch
 
 

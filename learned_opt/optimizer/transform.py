@@ -195,13 +195,19 @@ def _scale_by_flt(
         memory = [leaves_of(column) for column in zip(*result.slots, strict=True)]
         if storage is not None:
             memory = stochastic_round(memory, storage, state.count)
-        directions = jax.tree.unflatten(structure, leaves_of(result.directions)) if config.law else ()
         choose = partial(_choose, result.finite)
+
+        def directions() -> Any:
+            olds = jax.tree.leaves(state.direction)
+            found = zip(leaves_of(result.directions), olds, stacks.alone, strict=True)
+            kept = [choose(new, old) if alone else new.astype(old.dtype) for new, old, alone in found]
+            return jax.tree.unflatten(structure, kept)  # stacks are settled already
+
         new_state = FLTState(
             count=state.count + result.finite,
             skipped=state.skipped + ~result.finite,
             memory=tuple(jax.tree.unflatten(structure, column) for column in memory),
-            direction=jax.tree.map(choose, directions, state.direction),
+            direction=directions() if config.law else (),
             tensors=jax.tree.map(choose, stacks.restored(result.tensors), state.tensors),
         )
         rate = WEIGHT_DECAY_RATE * result.schedule * weight_decay
