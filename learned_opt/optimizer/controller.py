@@ -19,17 +19,28 @@ from learned_opt.optimizer.attention import ControllerAttention, remember
 
 FLOOR = 1e-3  # of the schedule: what is left of a step at the end of the run and after it
 COLLAPSED = 0.07  # signal to noise below which gradients vanish: steady noise alone gives 0.24
-OVERSHOT = -0.2  # mean cosine between a gradient and the step before it below which steps go too far
-LARGEST_SHARE = 0.1  # of a parameter that a single step may shrink away
+OVERSHOT = -0.1  # mean cosine between gradients and the steps before them below which steps go too far
+UNDERSHOT = 0.2  # cosine above which steps are too short,
+CLEAR = 0.4  # if the signal to noise is above this as well
+GROWTH = 0.1  # of the log step, at each step and for each unit of what is above
+LARGEST_GROWTH = 3.0  # of the log step in all: a factor of 20
+LARGEST_SHARE = 0.03  # of a parameter that a single step may shrink away
 LARGEST_SPREAD = 1.5  # more than any steady noise; shrinking that grew with it without end would feed itself
 SIGNALS = ("hypergradient", "alignment")
 STATIC_FEATURES = ("one", "matrix", "embedding", "fan_in", "fan_out", "depth")
 SIZE_FEATURES = ("parameter", "noise_fast", "noise_slow", "sparsity")
-CHANGE_FEATURES = ("decline", "spread", "collapse", "overshoot")
+CHANGE_FEATURES = ("decline", "spread", "collapse", "overshoot", "undershoot")
 TIME_FEATURES = ("horizon", "anytime", "elapsed", "noise_late")
 LAWS = {
     # log step before the schedule
-    "step_law": {"one": -4.6, "matrix": 2.0, "depth": -1.3, "collapse": 2.0, "overshoot": 1.0},
+    "step_law": {
+        "one": -4.6,
+        "matrix": 2.0,
+        "depth": -1.3,
+        "collapse": 2.0,
+        "overshoot": 1.0,
+        "undershoot": 1.0,
+    },
     # logit of the orthogonal share
     "blend_law": {"one": 2.5},
     # log weight of the parameter
@@ -39,7 +50,7 @@ LAWS = {
         "decline": -1.8,
         "spread": 2.0,
         "collapse": -3.0,
-        "overshoot": 8.0,
+        "overshoot": 30.0,
     },
 }
 """What is decided for each tensor: the exponents that the features start with, zero where none is given."""
@@ -74,6 +85,7 @@ class Decision(NamedTuple):
     shrink: jax.Array  # [tensors], weight of the parameter beside the direction
     context: jax.Array  # [tensors, rule_width]
     signals: tuple[jax.Array, jax.Array]  # real and imaginary state, [tensors, signals, modes]
+    growth: jax.Array  # [tensors], of the log step so far
     history: Any  # past tokens, [tensors, history, features]; () without attention
 
 
@@ -81,6 +93,7 @@ class Past(NamedTuple):
     """What the controller remembers and knows beside this step's measures."""
 
     signals: tuple[jax.Array, jax.Array]
+    growth: jax.Array
     history: Any
     distance: jax.Array | None  # of every two tensors in the tree of parameters, [tensors, tensors]
 
@@ -128,7 +141,10 @@ class Controller(hk.Module):
           horizon: planned number of steps, scalar; infinite if unknown.
         """
         dtype = static.dtype
-        signals, remembered = self._remember(measures, past.signals, count)
+        signals, read, correction = self._remember(measures, past.signals, count)
+        remembered = read / correction
+        lasting = read[:, SIGNALS.index("hypergradient"), min(1, read.shape[-1] - 1)]
+        growth = grown(past.growth, lasting, measures.noise_fast)
         noise_fast, noise_slow = _log(measures.noise_fast), _log(measures.noise_slow)
         known = jnp.isfinite(horizon)
         length = jnp.where(known, horizon, count + 1.0).astype(dtype)
@@ -142,7 +158,8 @@ class Controller(hk.Module):
             jnp.clip(measures.decline, -4.0, 4.0),
             jnp.clip(measures.spread, 0.0, LARGEST_SPREAD),
             jnp.minimum(noise_fast - math.log(COLLAPSED), 0.0),
-            jnp.minimum(remembered[:, 0, 0] - OVERSHOT, 0.0),
+            ones * jnp.minimum(jnp.mean(lasting) - OVERSHOT, 0.0),
+            growth,
             ones * jnp.log(length / 500.0) / 2,
             ones * (1.0 - known),
             ones * (elapsed - 0.5),
@@ -169,18 +186,19 @@ class Controller(hk.Module):
         log_step, blend, log_shrink = decided.T
         log_step = log_step + jnp.log(self.schedule(count, horizon)).astype(dtype)
         return Decision(
-            log_step=jnp.clip(log_step, -18.0, 1.0),
+            log_step=jnp.clip(log_step, -18.0, LARGEST_GROWTH),
             blend=jax.nn.sigmoid(blend),
             shrink=jnp.exp(jnp.clip(log_shrink, -18.0, 6.0)),
             context=context,
             signals=signals,
+            growth=growth,
             history=history,
         )
 
     def _remember(
         self, measures: Measures, signals: tuple[jax.Array, jax.Array], count: jax.Array
-    ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
-        """Advances the complex modes; returns them and the corrected reads, [tensors, signals, modes]."""
+    ) -> tuple[tuple[jax.Array, jax.Array], jax.Array, jax.Array]:
+        """Advances the complex modes; returns them, the reads [tensors, signals, modes] and what corrects those, [modes]."""
         real, imag = signals
         dtype = real.dtype
         rate, angle = jnp.exp(self.log_rate.astype(dtype)), 2 * jnp.pi * self.frequency.astype(dtype)
@@ -191,8 +209,24 @@ class Controller(hk.Module):
         new_imag = rho_imag * real + rho_real * imag
         correction = -jnp.expm1(-rate * (count.astype(dtype) + 1))
         phase = self.phase.astype(dtype)
-        read = (new_real * jnp.cos(phase) - new_imag * jnp.sin(phase)) / correction
-        return (new_real, new_imag), read
+        read = new_real * jnp.cos(phase) - new_imag * jnp.sin(phase)
+        return (new_real, new_imag), read, correction
+
+
+def grown(growth: jax.Array, lasting: jax.Array, noise: jax.Array) -> jax.Array:
+    """How much longer than the laws say steps have become, log, after one more; all [tensors].
+
+    Laws know networks, not how far a parameter has to go: an offset of 500 from zero, say. Where gradients keep
+    pointing along the step before, and do so clearly, steps grow; where they point against it, that is taken back.
+
+    Args:
+      growth: so far, in [0, LARGEST_GROWTH].
+      lasting: mean cosine between a gradient and the step before it over recent steps, 0 before the first.
+      noise: signal to noise, `Measures.noise_fast`.
+    """
+    short = jnp.maximum(jnp.minimum(lasting - UNDERSHOT, noise - CLEAR), 0.0)
+    far = jnp.maximum(-lasting, 0.0)
+    return jnp.clip(growth + GROWTH * (short - far), 0.0, LARGEST_GROWTH)
 
 
 class Schedule(hk.Module):

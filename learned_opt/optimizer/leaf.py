@@ -28,6 +28,7 @@ class TensorState(NamedTuple):
     log_size_variance: jax.Array  # float [tensors]: running variance of the same
     power: jax.Array  # float [tensors]: running mean square of the elementwise direction
     signals: tuple[jax.Array, jax.Array]  # float [tensors, signals, modes], real and imaginary
+    growth: jax.Array  # float [tensors]: of the log step where steps were too short
     log_step: jax.Array  # float [tensors]: the last decision, kept for diagnostics
     blend: jax.Array  # float [tensors]
     shrink: jax.Array  # float [tensors]
@@ -51,6 +52,7 @@ class TensorState(NamedTuple):
             log_size_variance=zeros(),
             power=zeros(),
             signals=(zeros(*signal), zeros(*signal)),
+            growth=zeros(),
             log_step=zeros(),
             blend=zeros(),
             shrink=zeros(),

@@ -86,7 +86,8 @@ class FourierLearner(hk.Module):
         measures, tensors = measure(leaves, written, parameter_rms, units, tensors, count)
         finite = finite & jnp.isfinite(jnp.stack(measures)).all()
         static = jnp.asarray(static_features(leaves), tensors.root_rms.dtype)
-        past = Past(tensors.signals, tensors.history, None if distance is None else jnp.asarray(distance))
+        tree = None if distance is None else jnp.asarray(distance)
+        past = Past(tensors.signals, tensors.growth, tensors.history, tree)
         decision = self.controller(static, measures, past, count, horizon)
         tokens = self._tokens(leaves, written, parameter_rms, units.reference)
         element, orthogonal = self._directions(leaves, tokens, decision.context)
@@ -107,6 +108,7 @@ class FourierLearner(hk.Module):
             tensors=tensors._replace(
                 power=power,
                 signals=decision.signals,
+                growth=decision.growth,
                 history=decision.history,
                 log_step=decision.log_step,
                 blend=share,

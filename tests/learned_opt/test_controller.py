@@ -8,15 +8,17 @@ import optax
 import pytest
 from sklearn.datasets import load_digits
 
-from learned_opt import FLTConfig, diagnostics, flt_optimizer, scale_by_flt
+from learned_opt import FLTConfig, diagnostics, flt_optimizer, load_weights, scale_by_flt
 from learned_opt.optimizer.controller import (
     FLOOR,
+    LARGEST_GROWTH,
     LARGEST_SHARE,
     Controller,
     Measures,
     Past,
     Schedule,
     feature_names,
+    grown,
 )
 
 from .common import moved, start
@@ -70,7 +72,8 @@ def test_features_are_named_in_the_order_in_which_they_are_built():
     measures = Measures(
         0.05 * one, 0.4 * one, 0.3 * one, 0.9 * one, -0.9 * one, 0.7 * one, -0.6 * one, 0.5 * one
     )
-    past = Past((jnp.zeros((1, 2, 3)), jnp.zeros((1, 2, 3))), (), None)
+    before = jnp.zeros((1, 2, 3)).at[0, 0, 1].set(-0.5)
+    past = Past((before, jnp.zeros((1, 2, 3))), 1.5 * one, (), None)
     module = hk.without_apply_rng(hk.transform(lambda *args: Controller(SMALL)(*args)))
     theta = {
         name.removeprefix("flt/~/"): group
@@ -88,9 +91,10 @@ def test_features_are_named_in_the_order_in_which_they_are_built():
     found = {
         name: float(log_step(law + probe) - log_step(law)) for name, probe in zip(names, probes, strict=True)
     }
-    # An empty signal memory after 25 steps: its first value is damped, as in any corrected average.
+    # A nearly empty signal memory after 25 steps: its first value is damped, as in any corrected average.
     decays = np.asarray(SMALL.signal_decays)
     share = (1 - decays) / (1 - decays**26)
+    lasting = -0.5 * decays[1] - 0.9 * (1 - decays[1])
     expected = {
         "one": 1.0,
         "matrix": 1.0,
@@ -105,7 +109,8 @@ def test_features_are_named_in_the_order_in_which_they_are_built():
         "decline": -0.6,
         "spread": 0.5,
         "collapse": 0.0,
-        "overshoot": 0.2 - 0.9 * share[0],
+        "overshoot": lasting + 0.1,
+        "undershoot": 1.5 + 0.1 * lasting,
         "horizon": np.log(100 / 500) / 2,
         "anytime": 0.0,
         "elapsed": -0.25,
@@ -114,10 +119,55 @@ def test_features_are_named_in_the_order_in_which_they_are_built():
     }
     for name, value in expected.items():
         np.testing.assert_allclose(found[name], value, atol=1e-4, err_msg=name)
-    assert found["overshoot"] < -0.05
-    for signal, value in (("hypergradient", -0.9), ("alignment", 0.7)):
+    old = -0.5 * decays[1] / (1 - decays[1] ** 26) * np.asarray([0, 1, 0])
+    for signal, value in (("hypergradient", -0.9 * share + old), ("alignment", 0.7 * share)):
         remembered = [found[f"{signal}_{mode}"] for mode in range(3)]
-        np.testing.assert_allclose(remembered, value * share, atol=1e-4)
+        np.testing.assert_allclose(remembered, value, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("growth", "lasting", "noise", "expected"),
+    [
+        (1.0, 0.5, 0.9, 1.03),  # clearly too short
+        (1.0, 0.9, 0.5, 1.01),  # less clearly
+        (1.0, 0.5, 0.2, 1.0),  # steady noise
+        (1.0, 0.1, 0.9, 1.0),  # as gradients of good steps are
+        (1.0, -0.5, 0.9, 0.95),  # too far
+        (0.01, -0.5, 0.1, 0.0),
+        (LARGEST_GROWTH, 0.9, 0.9, LARGEST_GROWTH),
+    ],
+)
+def test_steps_grow_where_gradients_clearly_keep_their_direction(growth, lasting, noise, expected):
+    np.testing.assert_allclose(grown(*map(jnp.float32, (growth, lasting, noise))), expected, rtol=1e-6)
+
+
+def test_parameters_get_far_away():
+    """Scalars that the laws alone would not bring to where they belong, in the time that they have."""
+    goal = {"near": jnp.float32(0.5), "far": jnp.float32(-100.0)}
+    theta, config = load_weights("flt-v1")
+    controller = theta["flt/~/controller"]
+    index = feature_names(config).index("undershoot")
+    laws_alone = theta | {
+        "flt/~/controller": controller | {"step_law": jnp.asarray(controller["step_law"]).at[index].set(0.0)}
+    }
+
+    def distances(weights):
+        optimizer = flt_optimizer(weights=(weights, config), total_steps=500)
+
+        def step(carry, _):
+            p, state = carry
+            updates, state = optimizer.update(jax.tree.map(jnp.subtract, p, goal), state, p)
+            return (optax.apply_updates(p, updates), state), None
+
+        start = jax.tree.map(jnp.zeros_like, goal)
+        p, _ = jax.jit(lambda: jax.lax.scan(step, (start, optimizer.init(start)), length=500)[0])()
+        return {name: abs(float(p[name] - goal[name])) for name in goal}
+
+    alone, now = distances(laws_alone), distances(theta)
+    assert alone["near"] < 0.01
+    assert now["near"] < 0.01
+    assert alone["far"] > 50
+    assert now["far"] < 1
 
 
 def updates(optimizer: optax.GradientTransformationExtraArgs, steps: int) -> jax.Array:
