@@ -198,7 +198,10 @@ class Controller(hk.Module):
     def _remember(
         self, measures: Measures, signals: tuple[jax.Array, jax.Array], count: jax.Array
     ) -> tuple[tuple[jax.Array, jax.Array], jax.Array, jax.Array]:
-        """Advances the complex modes; returns them, the reads [tensors, signals, modes] and what corrects those, [modes]."""
+        """Advances the complex modes.
+
+        Returns them, what they read, [tensors, signals, modes], and by what to divide that, [modes].
+        """
         real, imag = signals
         dtype = real.dtype
         rate, angle = jnp.exp(self.log_rate.astype(dtype)), 2 * jnp.pi * self.frequency.astype(dtype)
@@ -216,8 +219,9 @@ class Controller(hk.Module):
 def grown(growth: jax.Array, lasting: jax.Array, noise: jax.Array) -> jax.Array:
     """How much longer than the laws say steps have become, log, after one more; all [tensors].
 
-    Laws know networks, not how far a parameter has to go: an offset of 500 from zero, say. Where gradients keep
-    pointing along the step before, and do so clearly, steps grow; where they point against it, that is taken back.
+    Laws know networks, not how far a parameter has to go: to an offset of 500, say. Where gradients keep the
+    direction of the step before, and clearly, steps grow; where they point against it, that is taken back.
+    It is hypergradient descent (Baydin et al., arXiv 1703.04782) on the log step, with a dead zone between.
 
     Args:
       growth: so far, in [0, LARGEST_GROWTH].
