@@ -19,8 +19,8 @@ from learned_opt.optimizer.attention import ControllerAttention, remember
 
 FLOOR = 1e-3  # of the schedule: what is left of a step at the end of the run and after it
 COLLAPSED = 0.07  # signal to noise below which gradients vanish: steady noise alone gives 0.24
-OVERSHOT = -0.1  # mean cosine between gradients and the steps before them below which steps go too far
-UNDERSHOT = 0.2  # cosine above which steps are too short,
+OVERSHOT = -0.2  # lasting cosine between a gradient and the step before it below which steps go too far
+UNDERSHOT = 0.2  # and above which they are too short,
 CLEAR = 0.4  # if the signal to noise is above this as well
 GROWTH = 0.1  # of the log step, at each step and for each unit of what is above
 LARGEST_GROWTH = 3.0  # of the log step in all: a factor of 20
@@ -50,7 +50,7 @@ LAWS = {
         "decline": -1.8,
         "spread": 2.0,
         "collapse": -3.0,
-        "overshoot": 30.0,
+        "overshoot": 16.0,
     },
 }
 """What is decided for each tensor: the exponents that the features start with, zero where none is given."""
@@ -158,7 +158,7 @@ class Controller(hk.Module):
             jnp.clip(measures.decline, -4.0, 4.0),
             jnp.clip(measures.spread, 0.0, LARGEST_SPREAD),
             jnp.minimum(noise_fast - math.log(COLLAPSED), 0.0),
-            ones * jnp.minimum(jnp.mean(lasting) - OVERSHOT, 0.0),
+            jnp.minimum(lasting - OVERSHOT, 0.0),
             growth,
             ones * jnp.log(length / 500.0) / 2,
             ones * (1.0 - known),

@@ -109,7 +109,7 @@ def test_features_are_named_in_the_order_in_which_they_are_built():
         "decline": -0.6,
         "spread": 0.5,
         "collapse": 0.0,
-        "overshoot": lasting + 0.1,
+        "overshoot": lasting + 0.2,
         "undershoot": 1.5 + 0.1 * lasting,
         "horizon": np.log(100 / 500) / 2,
         "anytime": 0.0,
