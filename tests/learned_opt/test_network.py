@@ -49,7 +49,7 @@ def mean_log_root(state: FLTState) -> np.ndarray:
 
 @pytest.mark.slow
 def test_parameters_shrink_by_their_weight_where_that_goes_with_the_step_and_nowhere_else():
-    log_shrink = -1.5
+    log_shrink = -4.0
     for (with_it, state), (without, _) in zip(run(log_shrink), run(-30.0), strict=True):
         found = diagnostics(state)
         np.testing.assert_allclose(found["shrink"], np.exp(log_shrink), rtol=1e-5)
