@@ -50,15 +50,17 @@ def mean_log_root(state: FLTState) -> np.ndarray:
 @pytest.mark.slow
 def test_parameters_shrink_by_their_weight_where_that_goes_with_the_step_and_nowhere_else():
     log_shrink = -4.0
+    agreeing = {"b": [], "w": []}
     for (with_it, state), (without, _) in zip(run(log_shrink), run(-30.0), strict=True):
         found = diagnostics(state)
         np.testing.assert_allclose(found["shrink"], np.exp(log_shrink), rtol=1e-5)
         for leaf, step in zip(("b", "w"), np.asarray(found["step"]), strict=True):
             param = np.asarray(PARAMS[leaf])
             agrees = np.asarray(without[leaf]) * param > 0
-            assert 0 < agrees.mean() < 1
+            agreeing[leaf].append(agrees.mean())
             expected = np.asarray(without[leaf]) + agrees * step * np.exp(log_shrink) * param
             np.testing.assert_allclose(with_it[leaf], expected, rtol=1e-5, atol=1e-6)
+    assert all(0 < np.mean(shares) < 1 for shares in agreeing.values())
 
 
 def test_the_mean_log_size_of_the_gradients_is_a_mean_over_all_steps():
