@@ -4,7 +4,7 @@ It starts as three laws, such as `step = exp(law . features) * warm-up * decay`,
 meta-parameters; a small network corrects them and gives the rule a context, and so may an attention over the
 tensor's past and across the tensors of the tree. The controller remembers what its
 own steps did: the cosine between a gradient and the direction of the step before it (minus the derivative of
-the loss with respect to the log step size) runs through its own Fourier memory.
+the loss with respect to the log step size) runs through its own Fourier memory; where it stays high, steps grow.
 """
 
 import math
@@ -186,7 +186,7 @@ class Controller(hk.Module):
         log_step, blend, log_shrink = decided.T
         log_step = log_step + jnp.log(self.schedule(count, horizon)).astype(dtype)
         return Decision(
-            log_step=jnp.clip(log_step, -18.0, LARGEST_GROWTH),
+            log_step=jnp.clip(log_step, -18.0, 3.0),
             blend=jax.nn.sigmoid(blend),
             shrink=jnp.exp(jnp.clip(log_shrink, -18.0, 6.0)),
             context=context,
