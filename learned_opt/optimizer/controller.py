@@ -4,7 +4,7 @@ It starts as three laws, such as `step = exp(law . features) * warm-up * decay`,
 meta-parameters; a small network corrects them and gives the rule a context, and so may an attention over the
 tensor's past and across the tensors of the tree. The controller remembers what its
 own steps did: the cosine between a gradient and the direction of the step before it (minus the derivative of
-the loss with respect to the log step size) runs through its own Fourier memory. While it stays high, steps grow.
+the loss with respect to the log step size) runs through its own Fourier memory; while it is high, steps grow.
 """
 
 import math
