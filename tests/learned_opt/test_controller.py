@@ -8,17 +8,15 @@ import optax
 import pytest
 from sklearn.datasets import load_digits
 
-from learned_opt import FLTConfig, diagnostics, flt_optimizer, load_weights, scale_by_flt
+from learned_opt import FLTConfig, diagnostics, flt_optimizer, scale_by_flt
 from learned_opt.optimizer.controller import (
     FLOOR,
-    LARGEST_GROWTH,
     LARGEST_SHARE,
     Controller,
     Measures,
     Past,
     Schedule,
     feature_names,
-    grown,
 )
 
 from .common import moved, start
@@ -123,51 +121,6 @@ def test_features_are_named_in_the_order_in_which_they_are_built():
     for signal, value in (("hypergradient", -0.9 * share + old), ("alignment", 0.7 * share)):
         remembered = [found[f"{signal}_{mode}"] for mode in range(3)]
         np.testing.assert_allclose(remembered, value, atol=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("growth", "lasting", "noise", "expected"),
-    [
-        (1.0, 0.5, 0.9, 1.03),  # clearly too short
-        (1.0, 0.9, 0.5, 1.01),  # less clearly
-        (1.0, 0.5, 0.2, 1.0),  # steady noise
-        (1.0, 0.1, 0.9, 1.0),  # as gradients of good steps are
-        (1.0, -0.5, 0.9, 0.95),  # too far
-        (0.01, -0.5, 0.1, 0.0),
-        (LARGEST_GROWTH, 0.9, 0.9, LARGEST_GROWTH),
-    ],
-)
-def test_steps_grow_where_gradients_clearly_keep_their_direction(growth, lasting, noise, expected):
-    np.testing.assert_allclose(grown(*map(jnp.float32, (growth, lasting, noise))), expected, rtol=1e-6)
-
-
-def test_parameters_get_far_away():
-    """Scalars that the laws alone would not bring to where they belong, in the time that they have."""
-    goal = {"near": jnp.float32(0.5), "far": jnp.float32(-100.0)}
-    theta, config = load_weights("flt-v1")
-    controller = theta["flt/~/controller"]
-    index = feature_names(config).index("undershoot")
-    laws_alone = theta | {
-        "flt/~/controller": controller | {"step_law": jnp.asarray(controller["step_law"]).at[index].set(0.0)}
-    }
-
-    def distances(weights):
-        optimizer = flt_optimizer(weights=(weights, config), total_steps=500)
-
-        def step(carry, _):
-            p, state = carry
-            updates, state = optimizer.update(jax.tree.map(jnp.subtract, p, goal), state, p)
-            return (optax.apply_updates(p, updates), state), None
-
-        start = jax.tree.map(jnp.zeros_like, goal)
-        p, _ = jax.jit(lambda: jax.lax.scan(step, (start, optimizer.init(start)), length=500)[0])()
-        return {name: abs(float(p[name] - goal[name])) for name in goal}
-
-    alone, now = distances(laws_alone), distances(theta)
-    assert alone["near"] < 0.01
-    assert now["near"] < 0.01
-    assert alone["far"] > 50
-    assert now["far"] < 1
 
 
 def updates(optimizer: optax.GradientTransformationExtraArgs, steps: int) -> jax.Array:
