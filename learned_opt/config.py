@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-CONFIG_VERSION = 5
+CONFIG_VERSION = 6
 MAX_RULE_WIDTH = 64  # compiled unit by unit: a file may not ask for hours of it
 MAX_CONTROLLER_WIDTH = 256
 MAX_HEADS = 16

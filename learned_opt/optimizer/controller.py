@@ -19,17 +19,19 @@ from learned_opt.optimizer.attention import ControllerAttention, remember
 
 FLOOR = 1e-3  # of the schedule: what is left of a step at the end of the run and after it
 COLLAPSED = 0.07  # signal to noise below which gradients vanish: steady noise alone gives 0.24
-OVERSHOT = -0.2  # lasting cosine between a gradient and the step before it below which steps go too far
+OVERSHOT = -0.1  # lasting cosine between a gradient and the step before it below which steps go too far
 UNDERSHOT = 0.2  # and above which they are too short,
 CLEAR = 0.4  # if the signal to noise is above this as well
 GROWTH = 0.1  # of the log step, at each step and for each unit of what is above
 LARGEST_GROWTH = 3.0  # of the log step in all: a factor of 20
 LARGEST_SHARE = 0.03  # of a parameter that a single step may shrink away
 LARGEST_SPREAD = 1.5  # more than any steady noise; shrinking that grew with it without end would feed itself
+SURPRISED = 1.7  # spread above which single gradients tower over the others: a batch of one example, say
+LARGEST_SURPRISE = 4.0
 SIGNALS = ("hypergradient", "alignment")
 STATIC_FEATURES = ("one", "matrix", "embedding", "fan_in", "fan_out", "depth")
 SIZE_FEATURES = ("parameter", "noise_fast", "noise_slow", "sparsity")
-CHANGE_FEATURES = ("decline", "spread", "collapse", "overshoot", "undershoot")
+CHANGE_FEATURES = ("decline", "spread", "surprise", "collapse", "overshoot", "undershoot")
 TIME_FEATURES = ("horizon", "anytime", "elapsed", "noise_late")
 LAWS = {
     # log step before the schedule
@@ -37,6 +39,7 @@ LAWS = {
         "one": -4.6,
         "matrix": 2.0,
         "depth": -1.3,
+        "surprise": -1.0,
         "collapse": 2.0,
         "overshoot": 1.0,
         "undershoot": 1.0,
@@ -49,8 +52,9 @@ LAWS = {
         "matrix": 5.3,
         "decline": -1.8,
         "spread": 2.0,
+        "surprise": -8.0,
         "collapse": -3.0,
-        "overshoot": 16.0,
+        "overshoot": 30.0,
     },
 }
 """What is decided for each tensor: the exponents that the features start with, zero where none is given."""
@@ -157,6 +161,7 @@ class Controller(hk.Module):
             _log(measures.sparsity),
             jnp.clip(measures.decline, -4.0, 4.0),
             jnp.clip(measures.spread, 0.0, LARGEST_SPREAD),
+            jnp.clip(measures.spread - SURPRISED, 0.0, LARGEST_SURPRISE),
             jnp.minimum(noise_fast - math.log(COLLAPSED), 0.0),
             jnp.minimum(lasting - OVERSHOT, 0.0),
             growth,

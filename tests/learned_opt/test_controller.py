@@ -68,7 +68,7 @@ def test_features_are_named_in_the_order_in_which_they_are_built():
     static = jnp.asarray([[1.0, 1.0, 0.0, 0.3, -0.2, 0.1]])
     one = jnp.ones((1,))
     measures = Measures(
-        0.05 * one, 0.4 * one, 0.3 * one, 0.9 * one, -0.9 * one, 0.7 * one, -0.6 * one, 0.5 * one
+        0.05 * one, 0.4 * one, 0.3 * one, 0.9 * one, -0.9 * one, 0.7 * one, -0.6 * one, 1.9 * one
     )
     before = jnp.zeros((1, 2, 3)).at[0, 0, 1].set(-0.5)
     past = Past((before, jnp.zeros((1, 2, 3))), 1.5 * one, (), None)
@@ -105,9 +105,10 @@ def test_features_are_named_in_the_order_in_which_they_are_built():
         "noise_slow": np.log(0.301),
         "sparsity": np.log(0.901),
         "decline": -0.6,
-        "spread": 0.5,
+        "spread": 1.5,
+        "surprise": 0.2,
         "collapse": 0.0,
-        "overshoot": lasting + 0.2,
+        "overshoot": lasting + 0.1,
         "undershoot": 1.5 + 0.1 * lasting,
         "horizon": np.log(100 / 500) / 2,
         "anytime": 0.0,
