@@ -6,12 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from sklearn.datasets import load_digits
 
 from learned_opt import FLTConfig, diagnostics, flt_optimizer, scale_by_flt
 from learned_opt.optimizer.controller import (
     FLOOR,
-    LARGEST_SHARE,
     Controller,
     Measures,
     Past,
@@ -194,70 +192,3 @@ def test_diagnostics_needs_exactly_one_state():
         diagnostics(optax.adam(1e-3).init(PARAMS))
     with pytest.raises(ValueError, match="found 2"):
         diagnostics((state, state))
-
-
-def test_no_step_shrinks_a_parameter_by_more_than_its_largest_share():
-    params = {"w": jnp.linspace(-2.0, 2.0, 12).reshape(4, 3), "b": jnp.linspace(0.5, 1.0, 3)}
-
-    def change(shrink):
-        optimizer = flt_optimizer(weights="flt-v1", total_steps=10, shrink=shrink)
-        return optimizer.update(params, optimizer.init(params), params)[0]
-
-    for plain, shrunk, p in zip(*map(jax.tree.leaves, (change(0.0), change(1e9), params)), strict=True):
-        share = (plain - shrunk) / p
-        np.testing.assert_allclose(share, jnp.where(share > 0, LARGEST_SHARE, 0.0), rtol=1e-4)
-        assert jnp.mean(share > 0) > 0.5  # the others' directions have the other sign
-
-
-def test_a_network_that_knows_its_examples_does_not_become_ever_surer():
-    """All of a few separable examples at every step: nothing but the optimizer stops the weights."""
-    x = jax.random.normal(jax.random.key(0), (16, 8))
-    labels = jnp.sign(x[:, 0])
-    params = {"in": 0.3 * jax.random.normal(jax.random.key(1), (8, 16)), "out": jnp.full((16, 1), 0.1)}
-
-    def loss(p):
-        return jax.nn.softplus(-labels * (jnp.tanh(x @ p["in"]) @ p["out"])[:, 0]).mean()
-
-    def trained(weights):
-        optimizer = flt_optimizer(weights=weights, total_steps=400)
-
-        def step(carry, _):
-            p, state = carry
-            updates, state = optimizer.update(jax.grad(loss)(p), state, p)
-            return (optax.apply_updates(p, updates), state), None
-
-        return jax.jit(lambda: jax.lax.scan(step, (params, optimizer.init(params)), length=400)[0][0])()
-
-    before, now = trained("flt-v0"), trained("flt-v1")
-    assert loss(before) < 1e-6 < 1e-5 < loss(now) < 1e-3
-    assert jnp.linalg.norm(now["in"]) < jnp.linalg.norm(before["in"]) / 2
-
-
-def test_a_surprise_does_not_make_a_network_forget_its_examples():
-    """One wrong label among thousands: shrinking that grows with the surprise would go on by itself."""
-    digits = load_digits()
-    x, labels = jnp.asarray(digits.data[:512] / 8 - 1, jnp.float32), jnp.asarray(digits.target[:512])
-    wrong_at, steps = 300, 340
-
-    def loss(p, x, labels):
-        logits = jax.nn.relu(x @ p["in"]) @ p["out"]
-        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
-
-    def losses(key):
-        params = {"in": 0.18 * jax.random.normal(key, (64, 32)), "out": jnp.zeros((32, 10))}
-        optimizer = flt_optimizer(weights="flt-v1", total_steps=1000)
-
-        def step(carry, t):
-            p, state = carry
-            rows = jax.random.randint(jax.random.fold_in(key, t), (128,), 0, 512)
-            told = labels[rows].at[0].add(t == wrong_at) % 10
-            updates, state = optimizer.update(jax.grad(loss)(p, x[rows], told), state, p)
-            p = optax.apply_updates(p, updates)
-            return (p, state), loss(p, x, labels)
-
-        return jax.lax.scan(step, (params, optimizer.init(params)), jnp.arange(steps))[1]
-
-    found = jax.jit(jax.vmap(losses))(jax.random.split(jax.random.key(0), 4))
-    assert np.median(found[:, wrong_at - 1]) < 5e-3
-    assert found[:, wrong_at:].max() < 0.1
-    assert np.median(found[:, -1]) < 0.01

@@ -3,11 +3,11 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
-from learned_opt import flt_optimizer, load_weights
-from learned_opt.optimizer.controller import LARGEST_GROWTH, feature_names, grown
+from learned_opt.optimizer.controller import LARGEST_GROWTH, grown
+
+from .common import trained, without
 
 
 @pytest.mark.parametrize(
@@ -29,26 +29,13 @@ def test_steps_grow_where_gradients_clearly_keep_their_direction(growth, lasting
 def test_parameters_get_far_away():
     """Scalars that the laws alone would not bring to where they belong, in the time that they have."""
     goal = {"near": jnp.float32(0.5), "far": jnp.float32(-100.0)}
-    theta, config = load_weights("flt-v1")
-    controller = theta["flt/~/controller"]
-    index = feature_names(config).index("undershoot")
-    laws_alone = theta | {
-        "flt/~/controller": controller | {"step_law": jnp.asarray(controller["step_law"]).at[index].set(0.0)}
-    }
 
     def distances(weights):
-        optimizer = flt_optimizer(weights=(weights, config), total_steps=500)
-
-        def step(carry, _):
-            p, state = carry
-            updates, state = optimizer.update(jax.tree.map(jnp.subtract, p, goal), state, p)
-            return (optax.apply_updates(p, updates), state), None
-
         start = jax.tree.map(jnp.zeros_like, goal)
-        p, _ = jax.jit(lambda: jax.lax.scan(step, (start, optimizer.init(start)), length=500)[0])()
+        p = trained(weights, start, lambda p, _: jax.tree.map(jnp.subtract, p, goal), 500)
         return {name: abs(float(p[name] - goal[name])) for name in goal}
 
-    alone, now = distances(laws_alone), distances(theta)
+    alone, now = distances(without("undershoot")), distances("flt-v1")
     assert alone["near"] < 0.01
     assert now["near"] < 0.01
     assert alone["far"] > 50
