@@ -24,7 +24,9 @@ UNDERSHOT = 0.2  # and above which they are too short,
 CLEAR = 0.4  # if the signal to noise is above this as well
 GROWTH = 0.1  # of the log step, at each step and for each unit of what is above
 LARGEST_GROWTH = 3.0  # of the log step in all: a factor of 20
-LARGEST_SHARE = 0.03  # of a parameter that a single step may shrink away
+LARGEST_SHARE = 0.03  # of a parameter that a single step may shrink away in a short run,
+LEAST_SHARE = 0.01  # and in a long one
+SHORT = 1000  # steps
 LARGEST_SPREAD = 1.5  # more than any steady noise; shrinking that grew with it without end would feed itself
 SURPRISED = 1.7  # spread above which single gradients tower over the others: a batch of one example, say
 LARGEST_SURPRISE = 4.0
@@ -236,6 +238,20 @@ def grown(growth: jax.Array, lasting: jax.Array, noise: jax.Array) -> jax.Array:
     short = jnp.maximum(jnp.minimum(lasting - UNDERSHOT, noise - CLEAR), 0.0)
     far = jnp.maximum(-lasting, 0.0)
     return jnp.clip(growth + GROWTH * (short - far), 0.0, LARGEST_GROWTH)
+
+
+def largest_share(count: jax.Array, horizon: jax.Array) -> jax.Array:
+    """What a single step may shrink away of a parameter: 3% in runs of up to 1,000 steps, 1% from 3,000 on.
+
+    A network keeps only what it saw since its parameters were others: 33 steps ago at 3%. A long run has the
+    time to see more examples than that.
+
+    Args:
+      count: steps taken so far, scalar.
+      horizon: planned number of steps, scalar; if it is infinite, the steps so far count.
+    """
+    length = jnp.where(jnp.isfinite(horizon), horizon, count + 1.0)
+    return jnp.clip(LARGEST_SHARE * SHORT / length, LEAST_SHARE, LARGEST_SHARE)
 
 
 class Schedule(hk.Module):

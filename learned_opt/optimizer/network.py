@@ -11,7 +11,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from learned_opt.config import FLTConfig
-from learned_opt.optimizer.controller import LARGEST_SHARE, STATIC_FEATURES, Controller, Past
+from learned_opt.optimizer.controller import STATIC_FEATURES, Controller, Past, largest_share
 from learned_opt.optimizer.leaf import Leaf, TensorState, join, per_tensor, spread
 from learned_opt.optimizer.measure import RELATIVE_EPSILON, TINY, Written, measure, write
 from learned_opt.optimizer.memory import Slots, build_memory, slot_powers
@@ -96,7 +96,8 @@ class FourierLearner(hk.Module):
         directions = blend(leaves, element, orthogonal, scales * (1 - share), share, orthogonalize)
         step = jnp.exp(decision.log_step)
         wanted = decision.shrink * jnp.asarray(shrink, step.dtype)
-        decision = decision._replace(shrink=jnp.minimum(wanted, LARGEST_SHARE / step))
+        most = largest_share(count, horizon.astype(step.dtype)) / step
+        decision = decision._replace(shrink=jnp.minimum(wanted, most))
         steps, weights = spread(step, leaves), spread(decision.shrink, leaves)
         return Result(
             updates=[

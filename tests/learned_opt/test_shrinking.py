@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 from sklearn.datasets import load_digits
 
 from learned_opt import flt_optimizer
-from learned_opt.optimizer.controller import LARGEST_SHARE
+from learned_opt.optimizer.controller import LARGEST_SHARE, largest_share
 
 from .common import trained, without
 
@@ -29,6 +30,22 @@ def errors(p, x, labels):
 
 def perceptron(key):
     return {"in": 0.18 * jax.random.normal(key, (64, 32)), "out": jnp.zeros((32, 10))}
+
+
+@pytest.mark.parametrize(
+    ("count", "horizon", "expected"),
+    [
+        (0, 100, 0.03),
+        (900, 1000, 0.03),
+        (0, 2000, 0.015),
+        (0, 10**6, 0.01),
+        (10, np.inf, 0.03),
+        (1499, np.inf, 0.02),
+        (10**6, np.inf, 0.01),
+    ],
+)
+def test_longer_runs_forget_more_slowly(count, horizon, expected):
+    np.testing.assert_allclose(largest_share(jnp.int32(count), jnp.float32(horizon)), expected, rtol=1e-6)
 
 
 def test_no_step_shrinks_a_parameter_by_more_than_its_largest_share():
