@@ -153,7 +153,7 @@ class Controller(hk.Module):
         growth = grown(past.growth, lasting, measures.noise_fast)
         noise_fast, noise_slow = _log(measures.noise_fast), _log(measures.noise_slow)
         known = jnp.isfinite(horizon)
-        length = jnp.where(known, horizon, count + 1.0).astype(dtype)
+        length = run_length(count, horizon).astype(dtype)
         elapsed = jnp.where(known, jnp.clip(count / length, 0.0, 1.0), 0.0)
         ones = jnp.ones_like(noise_fast)
         measured = [
@@ -240,18 +240,22 @@ def grown(growth: jax.Array, lasting: jax.Array, noise: jax.Array) -> jax.Array:
     return jnp.clip(growth + GROWTH * (short - far), 0.0, LARGEST_GROWTH)
 
 
+def run_length(count: jax.Array, horizon: jax.Array) -> jax.Array:
+    """Planned number of steps, scalar; if that is infinite, the number with this step."""
+    return jnp.where(jnp.isfinite(horizon), horizon, count + 1.0)
+
+
 def largest_share(count: jax.Array, horizon: jax.Array) -> jax.Array:
     """What a single step may shrink away of a parameter: 3% in runs of up to 1,000 steps, 1% from 3,000 on.
 
-    A network keeps only what it saw since its parameters were others: 33 steps ago at 3%. A long run has the
-    time to see more examples than that.
+    At 3% a step, what a network learned 100 steps ago is down to a twentieth unless gradients renew it. A
+    long run sees more examples than can come again in so few steps.
 
     Args:
       count: steps taken so far, scalar.
-      horizon: planned number of steps, scalar; if it is infinite, the steps so far count.
+      horizon: planned number of steps, scalar, infinite if unknown.
     """
-    length = jnp.where(jnp.isfinite(horizon), horizon, count + 1.0)
-    return jnp.clip(LARGEST_SHARE * SHORT / length, LEAST_SHARE, LARGEST_SHARE)
+    return jnp.clip(LARGEST_SHARE * SHORT / run_length(count, horizon), LEAST_SHARE, LARGEST_SHARE)
 
 
 class Schedule(hk.Module):

@@ -10,7 +10,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from learned_opt import flt_optimizer
-from learned_opt.optimizer.controller import LARGEST_SHARE, largest_share
+from learned_opt.optimizer.controller import LARGEST_SHARE, LEAST_SHARE, largest_share
 
 from .common import trained, without
 
@@ -48,16 +48,17 @@ def test_longer_runs_forget_more_slowly(count, horizon, expected):
     np.testing.assert_allclose(largest_share(jnp.int32(count), jnp.float32(horizon)), expected, rtol=1e-6)
 
 
-def test_no_step_shrinks_a_parameter_by_more_than_its_largest_share():
+@pytest.mark.parametrize(("total_steps", "most"), [(10, LARGEST_SHARE), (4000, LEAST_SHARE)])
+def test_no_step_shrinks_a_parameter_by_more_than_its_largest_share(total_steps, most):
     params = {"w": jnp.linspace(-2.0, 2.0, 12).reshape(4, 3), "b": jnp.linspace(0.5, 1.0, 3)}
 
     def change(shrink):
-        optimizer = flt_optimizer(weights="flt-v1", total_steps=10, shrink=shrink)
+        optimizer = flt_optimizer(weights="flt-v1", total_steps=total_steps, shrink=shrink)
         return optimizer.update(params, optimizer.init(params), params)[0]
 
     for plain, shrunk, p in zip(*map(jax.tree.leaves, (change(0.0), change(1e9), params)), strict=True):
         share = (plain - shrunk) / p
-        np.testing.assert_allclose(share, jnp.where(share > 0, LARGEST_SHARE, 0.0), rtol=1e-4)
+        np.testing.assert_allclose(share, jnp.where(share > 0, most, 0.0), rtol=1e-4)
         assert jnp.mean(share > 0) > 0.5  # the others' directions have the other sign
 
 
