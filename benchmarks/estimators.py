@@ -4,8 +4,10 @@
     python benchmarks/estimators.py --out runs/estimators --picture estimators.png
     python benchmarks/estimators.py --out runs/tiny --families wine linear_map --pairs 4 --minutes 3
 
-Every run starts from shipped weights that get networks, which begin without effect, and stops after the same
-time, compilation included. What is compared is the score of the VALIDATION families, on the same members.
+Every run starts from the same shipped weights, moved at random so that there is something to repair, and
+stops after the same time, compilation included. Joined estimators need networks, which begin without effect;
+the others have none, as in the presets. What is compared is the score of the VALIDATION families, on the
+same members.
 Run again with the same `--out`, finished runs are only drawn; those that failed begin anew.
 """
 
@@ -18,17 +20,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import SimpleQueue
 
+import jax.numpy as jnp
 import matplotlib.pyplot as plt
+import numpy as np
 import tyro
+from jax.flatten_util import ravel_pytree
 
 from learned_opt import load_weights
 from learned_opt.config import FLTConfig
+from learned_opt.weights import save_weights
 from meta_train.config import TrainConfig
+from meta_train.estimators import perturbation_scale
 from meta_train.outer import train
 from meta_train.plots import look
 from meta_train.report.trained import read_events
 from tasks.suites import META_TRAIN
 
+START = "start.safetensors"  # in the folder of the runs
 FINISHED = "finished"  # an empty file in the folder of a run that did not fail
 STEPS = 1_000_000  # never reached: the outer learning rate hardly decays
 WHOLE, TRUNCATED = 0.025, 0.008  # rates of the outer Adam: few steps, or many
@@ -52,18 +60,28 @@ class Options:
     """Antithetic pairs a family."""
     start: str = "flt-v1"
     """Weights to start from."""
-    laws_only: bool = False
-    """Keep the structure of those weights, instead of adding networks."""
+    moved: float = 4.0
+    """How far their meta-parameters are moved at random, in standard deviations of the perturbations."""
     picture: Path | None = None
     """Where to draw validation against time."""
     child: str = ""
     """For the script itself: the estimator that this process runs."""
 
 
+def write_start(options: Options) -> None:
+    """The moved weights, the same for every run."""
+    theta, structure = load_weights(options.start)
+    flat, unravel = ravel_pytree(theta)
+    scale, _ = ravel_pytree(perturbation_scale(theta))
+    noise = np.random.default_rng(0).standard_normal(flat.shape)
+    moved = unravel(flat + jnp.float32(options.moved * noise) * scale)
+    save_weights(options.out / START, moved, structure, card={})
+
+
 def settings(options: Options, name: str) -> TrainConfig:
     first, *second = name.split("+")
     structure: FLTConfig = load_weights(options.start)[1]
-    if not options.laws_only:
+    if second:
         structure = replace(structure, rule_width=8, controller_width=8)
     return TrainConfig(
         steps=STEPS,
@@ -77,7 +95,7 @@ def settings(options: Options, name: str) -> TrainConfig:
         validation_steps=1000,
         validation_seeds=16,
         validate_every=10 if first == "es" else 100,
-        start=options.start,
+        start=str(options.out / START),
         optimizer=structure,
     )
 
@@ -119,6 +137,7 @@ def scores(options: Options, name: str) -> tuple[list[float], list[float], int]:
 
 def main(options: Options) -> None:
     if options.child:
+        write_start(options)
         train(settings(options, options.child), options.out / options.child, options.minutes)
         return
     run(options)
