@@ -123,6 +123,8 @@ CONDITIONS = {
         Condition("dropout 0.1", family=with_dropout(0.1)),
         Condition("computation in bfloat16", family=in_bfloat16),
         Condition("memory in bfloat16", arguments={"state_dtype": "bfloat16"}),
+        Condition("orthogonalised every 2nd step", arguments={"orthogonalize": 2}),
+        Condition("orthogonalised every 4th step", arguments={"orthogonalize": 4}),
         Condition("planned for twice as long", planned=2.0),
         Condition("length unknown", planned=math.inf),
     )

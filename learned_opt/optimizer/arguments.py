@@ -49,6 +49,15 @@ def check_shrink(shrink: ArrayLike) -> None:
         raise ValueError(f"shrink={shrink}: expected a multiplier of at least 0; 1.0 is as learned")
 
 
+def check_orthogonalize(every: int) -> int:
+    """Every how many steps matrices are orthogonalised; ValueError if that is not a number of at least 0."""
+    if not isinstance(every, bool | int | np.integer) or every < 0:
+        raise ValueError(
+            f"orthogonalize={every!r}: expected True (every step), False (never), or every how many steps"
+        )
+    return int(every)
+
+
 def check_state_dtype(state_dtype: Any | None) -> jnp.dtype | None:
     """The dtype in which the memory is stored, None for that of the computation; ValueError for others."""
     if state_dtype is None or jnp.dtype(state_dtype) == jnp.float32:

@@ -72,6 +72,7 @@ class Leaf(NamedTuple):
     slots: Slots
     direction: jax.Array | None  # the direction of the step before
     kind: Kind
+    factor: jax.Array | None = None  # the last polar factor, where that is not computed at every step
     operands: jnp.dtype | None = None  # what a GPU rounds to where it multiplies matrices; None: nothing
     shape: Shape | None = None  # of the user's array, if that holds one tensor, its entries in this order
 

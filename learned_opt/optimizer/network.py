@@ -17,7 +17,7 @@ from learned_opt.optimizer.measure import RELATIVE_EPSILON, TINY, Written, measu
 from learned_opt.optimizer.memory import Slots, build_memory, slot_powers
 from learned_opt.optimizer.rule import ELEMENTWISE, ORTHOGONAL, Rule, Token
 from learned_opt.optimizer.units import Units
-from learned_opt.optimizer.update import blend, taken
+from learned_opt.optimizer.update import blend, polar_factors, taken
 
 PACKED_SIZE = 1 << 14  # leaves up to this size go through the rule together
 SMALL = 64.0  # a tensor of this size is normalised half by its own rms now, half by the running one
@@ -30,6 +30,7 @@ class Result(NamedTuple):
     updates: list[jax.Array]  # step times direction, to be subtracted; the leaves' shapes, at least float32
     slots: list[Slots]  # the new memory
     directions: list[jax.Array]  # directions before the step length; empty without a law
+    factors: list[jax.Array | None]  # polar factors; empty without a law
     tensors: TensorState
     finite: jax.Array  # bool scalar: gradients and new state are finite
     schedule: jax.Array  # warm-up times decay, scalar
@@ -53,7 +54,7 @@ class FourierLearner(hk.Module):
         horizon: jax.Array,
         distance: np.ndarray | None = None,
         shrink: ArrayLike = 1.0,
-        orthogonalize: bool = True,
+        orthogonalize: int = 1,
     ) -> Result:
         """One step.
 
@@ -64,7 +65,7 @@ class FourierLearner(hk.Module):
           horizon: planned number of steps, float scalar, infinite if unknown.
           distance: of every two tensors in the tree of parameters, [tensors, tensors]; for the attention.
           shrink: multiplier of the weight that parameters have beside their direction, scalar.
-          orthogonalize: False leaves the orthogonal direction out.
+          orthogonalize: every how many steps the orthogonal direction is computed; 0 leaves it out.
         """
         units, finite = Units.choose(leaves, tensors)
         parameter_rms = jnp.sqrt(join(leaf.mean(leaf.param * leaf.param) for leaf in leaves))
@@ -92,8 +93,9 @@ class FourierLearner(hk.Module):
         tokens = self._tokens(leaves, written, parameter_rms, units.reference)
         element, orthogonal = self._directions(leaves, tokens, decision.context)
         scales, power = self._scales(leaves, element, tensors.power, count)
-        share = decision.blend * static[:, STATIC_FEATURES.index("matrix")] * orthogonalize
-        directions = blend(leaves, element, orthogonal, scales * (1 - share), share, orthogonalize)
+        share = decision.blend * static[:, STATIC_FEATURES.index("matrix")] * bool(orthogonalize)
+        factors = polar_factors(leaves, orthogonal, count, orthogonalize)
+        directions = blend(leaves, element, factors, scales * (1 - share), share)
         step = jnp.exp(decision.log_step)
         wanted = decision.shrink * jnp.asarray(shrink, step.dtype)
         most = largest_share(count, horizon.astype(step.dtype)) / step
@@ -106,6 +108,7 @@ class FourierLearner(hk.Module):
             ],
             slots=[new.slots for new in written],
             directions=directions,
+            factors=factors,
             tensors=tensors._replace(
                 power=power,
                 signals=decision.signals,
@@ -139,7 +142,7 @@ class FourierLearner(hk.Module):
         root_rms = jnp.sqrt(join(leaf.mean(x) for leaf, x in zip(leaves, remembered, strict=True)))
         root_rms = (root_rms * units.up()).astype(tensors.root_rms.dtype)
         tensors = tensors._replace(exponent=units.exponent, root_rms=root_rms)
-        return Result(updates, [new.slots for new in written], [], tensors, finite, jnp.ones(()))
+        return Result(updates, [new.slots for new in written], [], [], tensors, finite, jnp.ones(()))
 
     def _tokens(
         self, leaves: list[Leaf], written: list[Written], parameter_rms: jax.Array, reference: jax.Array

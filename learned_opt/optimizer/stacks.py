@@ -39,16 +39,17 @@ class Stacks:
         On a CPU this also holds them in memory, because no fusion crosses a branch: the compiler would
         otherwise repeat what made a stack in a kernel for each leaf that is cut from it.
         """
-        directions: Sequence[Any] = result.directions or [None] * len(leaves)
-        news: list[list[Any]] = [list(result.updates), list(result.slots), list(directions)]
+        missing = [None] * len(leaves)
+        directions, factors = result.directions or missing, _remembered(result.factors or missing, leaves)
+        news: list[list[Any]] = [list(x) for x in (result.updates, result.slots, directions, factors)]
         for place, (group, leaf) in enumerate(zip(self.groups, leaves, strict=True)):
             if len(group) > 1:
                 new = tuple(column[place] for column in news)
-                old = (jnp.zeros_like(new[0]), leaf.slots, leaf.direction)
+                old = (jnp.zeros_like(new[0]), leaf.slots, leaf.direction, leaf.factor)
                 new = jax.tree.map(lambda a, b: a.astype(b.dtype), new, old)
                 for column, chosen in zip(news, _either(result.finite, new, old), strict=True):
                     column[place] = chosen
-        return result._replace(updates=news[0], slots=news[1], directions=news[2])
+        return result._replace(updates=news[0], slots=news[1], directions=news[2], factors=news[3])
 
     def starts(self, count: jax.Array) -> list[jax.Array]:
         """Where each leaf begins in its stack, int32 scalars. On a CPU the compiler does not know them.
@@ -84,6 +85,14 @@ class Stacks:
     def restored(self, tensors: TensorState) -> TensorState:
         """The inverse of `sorted`: the rows in leaf order."""
         return _take(tensors, np.argsort(self.rows))
+
+
+def _remembered(factors: Sequence[jax.Array | None], leaves: Sequence[Leaf]) -> list[jax.Array | None]:
+    """Those of the leaves that remember one."""
+    return [
+        None if leaf.factor is None else leaf.factor if factor is None else factor
+        for factor, leaf in zip(factors, leaves, strict=True)
+    ]
 
 
 def _likeness(leaf: Leaf) -> Hashable:

@@ -13,6 +13,7 @@ from jax.typing import ArrayLike
 from learned_opt.config import FLTConfig
 from learned_opt.geometry import Geometry, GeometryLike, resolve, tree_distances
 from learned_opt.optimizer.arguments import (
+    check_orthogonalize,
     check_params,
     check_shrink,
     check_state_dtype,
@@ -41,6 +42,7 @@ class FLTState(NamedTuple):
     skipped: jax.Array  # int32 []: steps skipped because something was not finite
     memory: tuple[Any, ...]  # for each slot a tree shaped like the parameters, float32 (float64 with float64)
     direction: Any  # tree shaped like the parameters, bfloat16: the last direction; () without a law
+    factor: Any  # the same: the last orthogonalised direction; () unless it is taken more than once
     tensors: TensorState  # arrays [tensors, ...]
 
 
@@ -53,7 +55,7 @@ def flt_optimizer(
     mask: Any | Callable[[Any], Any] | None = None,
     shrink: ArrayLike = 1.0,
     geometry: GeometryLike = "auto",
-    orthogonalize: bool = True,
+    orthogonalize: int = True,
     state_dtype: Any | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""The Fourier-Learner optimizer: nothing to tune.
@@ -79,8 +81,8 @@ def flt_optimizer(
         has no noise to be remembered, such as coordinate networks.
       geometry: what the leaves are: "auto", a function (path, leaf) -> Geometry, or a pytree of Geometry or
         of optax's `MuonDimensionNumbers`. See `describe`, and docs/geometry.md.
-      orthogonalize: False leaves the orthogonalised direction of matrices out: cheaper steps, a weaker
-        optimizer.
+      orthogonalize: every how many steps the direction of matrices is orthogonalised; between, the last such
+        direction is taken again, for 2 bytes a parameter. False: never, cheaper steps and a weaker optimizer.
       state_dtype: None keeps the memory in float32; "bfloat16" halves it, rounding stochastically.
 
     Returns:
@@ -121,7 +123,7 @@ def scale_by_flt(
     total_steps: ArrayLike | None = None,
     shrink: ArrayLike = 1.0,
     geometry: GeometryLike = "auto",
-    orthogonalize: bool = True,
+    orthogonalize: int = True,
     state_dtype: Any | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """The learned step `s_t (u_t + shrink w_t p)`, to be subtracted; arguments as in `flt_optimizer`."""
@@ -133,7 +135,7 @@ def _scale_by_flt(
     total_steps: ArrayLike | None,
     shrink: ArrayLike,
     geometry: GeometryLike,
-    orthogonalize: bool,
+    orthogonalize: int,
     state_dtype: Any | None,
     weight_decay: ArrayLike,
     mask: Any | Callable[[Any], Any] | None,
@@ -143,6 +145,7 @@ def _scale_by_flt(
     theta = jax.tree.map(lambda x: x if isinstance(x, jax.core.Tracer) else np.asarray(x), theta)
     horizon = check_total_steps(total_steps)
     check_shrink(shrink)
+    every = check_orthogonalize(orthogonalize)
     storage = check_state_dtype(state_dtype)
     network = transformed(config)
     powers, attends = slot_powers(config), config.law and config.attention_heads > 0
@@ -158,6 +161,7 @@ def _scale_by_flt(
             skipped=jnp.zeros((), jnp.int32),
             memory=tuple(_zeros(params, lambda p: storage or _compute_dtype(p)) for _ in powers),
             direction=_zeros(params, lambda _: jnp.bfloat16) if config.law else (),
+            factor=_zeros(params, lambda _: jnp.bfloat16) if config.law and every > 1 else (),
             tensors=TensorState.zeros(tensors, config, dtype),
         )
 
@@ -183,7 +187,7 @@ def _scale_by_flt(
             jnp.asarray(horizon, jnp.float32),
             distance,
             shrink=shrink,
-            orthogonalize=orthogonalize,
+            orthogonalize=every,
         )
         result = stacks.settled(result, joined)
         starts = stacks.starts(state.count)
@@ -197,9 +201,10 @@ def _scale_by_flt(
             memory = stochastic_round(memory, storage, state.count)
         choose = partial(_choose, result.finite)
 
-        def directions() -> Any:
-            olds = jax.tree.leaves(state.direction)
-            found = zip(leaves_of(result.directions), olds, stacks.alone, strict=True)
+        def last(tree: Any, news: Sequence[Any]) -> Any:
+            if not jax.tree.leaves(tree):
+                return tree
+            found = zip(leaves_of(news), jax.tree.leaves(tree), stacks.alone, strict=True)
             kept = [choose(new, old) if alone else new.astype(old.dtype) for new, old, alone in found]
             return jax.tree.unflatten(structure, kept)  # stacks are settled already
 
@@ -207,7 +212,8 @@ def _scale_by_flt(
             count=state.count + result.finite,
             skipped=state.skipped + ~result.finite,
             memory=tuple(jax.tree.unflatten(structure, column) for column in memory),
-            direction=directions() if config.law else (),
+            direction=last(state.direction, result.directions),
+            factor=last(state.factor, result.factors),
             tensors=jax.tree.map(choose, stacks.restored(result.tensors), state.tensors),
         )
         rate = WEIGHT_DECAY_RATE * result.schedule * weight_decay
@@ -260,15 +266,16 @@ def _leaves(
     gradients: list[jax.Array], params: list[jax.Array], state: FLTState, geometries: list[Geometry]
 ) -> list[Leaf]:
     slots = zip(*map(jax.tree.leaves, state.memory), strict=True)
-    directions = jax.tree.leaves(state.direction) or [None] * len(params)
+    lasts = [jax.tree.leaves(tree) or [None] * len(params) for tree in (state.direction, state.factor)]
     leaves = []
-    for g, p, slot, direction, geometry in zip(gradients, params, slots, directions, geometries, strict=True):
+    for g, p, slot, *last, geometry in zip(gradients, params, slots, *lasts, geometries, strict=True):
         dtype = _compute_dtype(p)
         arrays = [geometry.view(x.astype(dtype)) for x in (g, p, *slot)]
-        before = None if direction is None else geometry.view(direction)
+        direction, factor = (None if x is None else geometry.view(x) for x in last)
         operands = jnp.dtype(jnp.bfloat16) if p.dtype.itemsize < 4 else None
         shape = p.shape if geometry.is_reshape(p.shape) else None
-        leaves.append(Leaf(arrays[0], arrays[1], tuple(arrays[2:]), before, geometry.kind, operands, shape))
+        own = arrays[0], arrays[1], tuple(arrays[2:]), direction, geometry.kind
+        leaves.append(Leaf(*own, factor=factor, operands=operands, shape=shape))
     return leaves
 
 

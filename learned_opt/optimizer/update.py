@@ -1,39 +1,59 @@
 """From the two directions of a leaf to its update."""
 
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 
 from learned_opt.optimizer.leaf import Leaf, per_tensor, spread
-from learned_opt.optimizer.orthogonalize import orthogonalize as polar_factors
+from learned_opt.optimizer.orthogonalize import orthogonalize
+
+
+def polar_factors(
+    leaves: list[Leaf], orthogonal: list[jax.Array], count: jax.Array, every: int
+) -> list[jax.Array | None]:
+    """Polar factors of the matrices among `orthogonal`; None for other leaves, and for all if `every` is 0.
+
+    They are computed at every `every`-th step; at those between, the factors that the leaves remember are
+    taken again. A step that is skipped because something is not finite does not count.
+    """
+    factors: list[jax.Array | None] = [None] * len(leaves)
+    matrices = [i for i, leaf in enumerate(leaves) if every and leaf.is_matrix]
+
+    def computed() -> list[jax.Array]:
+        return orthogonalize([orthogonal[i] for i in matrices], [leaves[i].operands for i in matrices])
+
+    def remembered() -> list[jax.Array]:
+        return [leaves[i].factor.astype(orthogonal[i].dtype) for i in matrices]  # type: ignore[union-attr]
+
+    found = computed() if every <= 1 else jax.lax.cond(count % every == 0, computed, remembered)
+    for i, factor in zip(matrices, found, strict=True):
+        factors[i] = factor
+    return factors
 
 
 def blend(
     leaves: list[Leaf],
     element: list[jax.Array],
-    orthogonal: list[jax.Array],
+    factors: Sequence[jax.Array | None],
     element_scale: jax.Array,
     share: jax.Array,
-    orthogonalize: bool,
 ) -> list[jax.Array]:
-    """`element_scale * element + share * sqrt(fan-out / fan-in) * polar factor of orthogonal`, for each leaf.
+    """`element_scale * element + share * sqrt(fan-out / fan-in) * factor`, for each leaf.
 
     Each part alone changes a layer's output by about the same amount at any width: spectral norm
     sqrt(fan-out / fan-in) (Yang, Simon, Bernstein, "A Spectral Condition for Feature Learning", arXiv
     2310.17813), for the elementwise part RMS 1 / fan-in.
     """
-    matrices = [i for i, leaf in enumerate(leaves) if orthogonalize and leaf.is_matrix]
-    found = polar_factors([orthogonal[i] for i in matrices], [leaves[i].operands for i in matrices])
-    factors = dict(zip(matrices, found, strict=True))
     ratio = per_tensor(leaves, lambda leaf: math.sqrt(leaf.fans[1] / leaf.fans[0]))
     weights = spread((share * ratio).astype(share.dtype), leaves)
     blended = []
     scales = spread(element_scale, leaves)
-    for i, (leaf, scale, weight) in enumerate(zip(leaves, scales, weights, strict=True)):
-        direction = leaf.row(scale) * element[i]
-        if i in factors:
-            direction += leaf.row(weight) * factors[i]
+    for leaf, part, factor, scale, weight in zip(leaves, element, factors, scales, weights, strict=True):
+        direction = leaf.row(scale) * part
+        if factor is not None:
+            direction += leaf.row(weight) * factor
         blended.append(direction)
     return blended
 

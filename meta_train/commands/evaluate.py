@@ -14,6 +14,7 @@ from tyro.conf import UseAppendAction
 
 from meta_train.baselines import BASELINES
 from meta_train.evaluation import Optimizer, Protocol, anytime, baseline, evaluate, learned, tuned
+from meta_train.evaluation.driver import STRETCHES
 from meta_train.lookup import (
     NONE,
     UsageError,
@@ -66,7 +67,11 @@ class Evaluate:
     wide: bool = False
     """Also try constant schedules and weight decays 0, 0.01 and 0.1 with every rate: six times the trials."""
     speed_up: bool = False
-    """Also run adamw at 0.5 to 4 times the horizon, which measures by how much it would have to be longer."""
+    """Also run baselines at other horizons, which measures by how much they would have to be longer."""
+    speed_up_over: Names = ()
+    """Which baselines those are. Default: adamw."""
+    stretches: tuple[float, ...] = STRETCHES
+    """The other horizons, in units of the horizon."""
     wall_clock: bool = False
     """Also time every optimizer alone on this machine, which adds seconds to the target."""
     tuning_seeds: int = 2
@@ -111,6 +116,16 @@ class Evaluate:
         write_evaluation(self.out, console)
         return 0 if results else 1
 
+    def _stretched(self, baselines: list[str]) -> tuple[str, ...]:
+        if not self.speed_up:
+            return ()
+        names = tuple(_flat(self.speed_up_over)) or ("adamw",)
+        if missing := set(names) - set(baselines):
+            raise ValueError(
+                f"speed-up over {', '.join(sorted(missing))}: not evaluated, name it in --baselines, too"
+            )
+        return names
+
     def _chosen(self) -> tuple[dict[str, Any], list[Optimizer], Protocol, dict[str, Any]]:
         if self.suite and self.task:
             raise UsageError("give either --suite or --task, not both")
@@ -126,7 +141,8 @@ class Evaluate:
                 tuning_seeds=self.tuning_seeds,
                 report_seeds=self.report_seeds,
                 max_parallel=self.max_parallel,
-                stretch=self.speed_up,
+                stretched=self._stretched([row.name for row in baselines]),
+                stretches=self.stretches,
                 wall_clock=self.wall_clock,
                 cache=self.cache,
             )

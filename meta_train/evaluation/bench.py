@@ -30,9 +30,6 @@ if TYPE_CHECKING:
     from meta_train.evaluation.driver import Protocol
 
 FIRST_REPORT_SEED = 1_000
-REFERENCE = "adamw"
-"""The baseline whose schedule is stretched."""
-STRETCHES = (0.5, 0.7, 1.4, 2.0, 2.8, 4.0)
 LEADING = 3
 PACE_SEGMENTS = 2
 PACE_ROUNDS = 3
@@ -78,16 +75,20 @@ class Bench:
         """The optimizer's result, and those of stretched horizons; and whether each had to be computed."""
         result, fresh = self._result(optimizer, self.steps)
         yield result, fresh
-        if self.protocol.stretch and optimizer.name == REFERENCE:
+        if optimizer.name in self.protocol.stretched:
             leading = dataclasses.replace(optimizer, grid=result.leading(LEADING))
-            for stretch in STRETCHES:
+            for stretch in self.protocol.stretches:
                 steps = max(1, round(self.steps * stretch))
                 if steps != self.steps:
-                    yield self._result(leading, steps)
+                    tuned = self._stored(optimizer, self._key(optimizer, steps, horizon=steps))
+                    yield (tuned, False) if tuned else self._result(leading, steps)
+
+    def _stored(self, optimizer: Optimizer, key: str) -> Result | None:
+        return self.store.load(self.task, optimizer.name, key)
 
     def _result(self, optimizer: Optimizer, steps: int) -> tuple[Result, bool]:
-        key = self._key(optimizer, steps)
-        stored = self.store.load(self.task, optimizer.name, key)
+        key = self._key(optimizer, steps, self.steps)
+        stored = self._stored(optimizer, key)
         if stored is not None:
             return stored, False
         runner = self.runner
@@ -146,7 +147,8 @@ class Bench:
             folder.mkdir(exist_ok=True)
             (folder / file_name(self.task, optimizer.name, "jsonl")).write_text("".join(lines))
 
-    def _key(self, optimizer: Optimizer, steps: int) -> str:
+    def _key(self, optimizer: Optimizer, steps: int, horizon: int) -> str:
+        """Of runs of `steps` steps in an evaluation whose tasks have that horizon."""
         card = self.family.card
         shapes = jax.tree.map(lambda leaf: [list(leaf.shape), str(leaf.dtype)], card.shapes())
         return describe_key(
@@ -160,7 +162,7 @@ class Bench:
                     optimizer.fingerprint or optimizer.name,
                     [list(each) for each in optimizer.grid],
                 ],
-                "steps": [steps, self.steps],
+                "steps": [steps, horizon],
                 "seeds": [self.protocol.tuning_seeds if optimizer.tuned else 0, self.report],
             }
         )

@@ -19,16 +19,16 @@ TIE_RULE = (
     f"by {RESOLUTION:g}, to which losses are kept; else a tie. A diverged run counts as 4 x its initial loss."
 )
 SPEED_RULE = (
-    "Speed-up: the horizon to which the reference's whole schedule must be stretched (or shrunk) to end with "
+    "Speed-up: the horizon to which the baseline's whole schedule must be stretched (or shrunk) to end with "
     "the optimizer's final validation loss, over the optimizer's own; in brackets the bootstrap 95% interval "
-    "over seeds. The reference ran at several horizons, each with the best of its three leading settings, "
-    "chosen on the tuning seeds; linear in log between them. < and >: beyond the last of them."
+    "over seeds. The baseline ran at several horizons, each with the best of at least its three leading "
+    "settings, chosen on the tuning seeds; linear in log between them. < and >: beyond the last of them."
 )
 
 
 @dataclass(frozen=True)
 class SpeedUp:
-    """How much longer the reference must run (see `SPEED_RULE`).
+    """How much longer the baseline must run (see `SPEED_RULE`).
 
     Attributes:
       samples: the value for all seeds, then bootstrap samples; censored at `least` and `most`.

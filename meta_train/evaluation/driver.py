@@ -21,6 +21,7 @@ from tasks.base import TaskFamily
 RUNS_TIMES_PARAMETERS = 200_000_000
 MOST_PARALLEL_RUNS = 64
 MOST_TASKS_AT_ONCE = 4
+STRETCHES = (0.5, 0.7, 1.4, 2.0, 2.8, 4.0)
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ class Protocol:
       tuning_seeds: seeds 0, 1, ... on which a setting is chosen.
       report_seeds: seeds 1000, 1001, ... which are reported; never used to choose anything.
       max_parallel: how many runs are trained side by side; None chooses (1 on a CPU).
-      stretch: whether the reference is also run for stretched horizons, which measures speed-ups.
+      stretched: baselines that are also run for stretched horizons, which measures speed-ups over them.
+      stretches: those horizons, in units of `steps`.
       wall_clock: whether every optimizer is timed, alone, after all else.
       cache: whether the user's cache and the shipped results are used.
     """
@@ -41,7 +43,8 @@ class Protocol:
     tuning_seeds: int = 2
     report_seeds: int = 3
     max_parallel: int | None = None
-    stretch: bool = False
+    stretched: tuple[str, ...] = ()
+    stretches: tuple[float, ...] = STRETCHES
     wall_clock: bool = False
     cache: bool = False
 
@@ -50,6 +53,8 @@ class Protocol:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, not {value}")
+        if not all(0 < stretch < np.inf for stretch in self.stretches):
+            raise ValueError(f"stretches must be positive, not {self.stretches}")
         if self.tuning_seeds > FIRST_REPORT_SEED:
             raise ValueError(f"tuning_seeds must be at most {FIRST_REPORT_SEED}, not {self.tuning_seeds}")
 

@@ -38,12 +38,12 @@ CONFIGS = {
         history=3,
         signal_decays=(0.9,),
     ),
-    "bfloat16": SMALL,
+    "thrifty": SMALL,
     "scale_by_flt": SMALL,
 }
 OPTIONS: dict[str, dict[str, Any]] = {
     "elementwise": {"orthogonalize": False},
-    "bfloat16": {"state_dtype": "bfloat16"},
+    "thrifty": {"state_dtype": "bfloat16", "orthogonalize": 2},
 }
 LEARNED, CONTROLS = list(CONFIGS), ["adamw", "muon"]
 CONTRACT: dict[str, dict[str, bool]] = {}  # by property and optimizer, whether it holds

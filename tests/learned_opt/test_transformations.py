@@ -83,7 +83,7 @@ def test_the_gradient_of_an_unroll_is_finite(name: str) -> None:
 
 
 @holds(
-    "updates and state keep dtypes and shapes: float32, bfloat16, float16", EVERY, quick=("flt", "bfloat16")
+    "updates and state keep dtypes and shapes: float32, bfloat16, float16", EVERY, quick=("flt", "thrifty")
 )
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
 def test_dtypes_and_shapes_never_change(name: str, dtype: Any) -> None:
@@ -93,7 +93,7 @@ def test_dtypes_and_shapes_never_change(name: str, dtype: Any) -> None:
     assert layout(updates) == layout(jax.eval_shape(lambda: params))
     assert layout(new_state) == layout(state)
     if name in LEARNED:
-        wide = {"bfloat16": jnp.bfloat16}.get(name, jnp.float32)
+        wide = {"thrifty": jnp.bfloat16}.get(name, jnp.float32)
         assert {x.dtype for x in jax.tree.leaves(flt_state(state).memory)} == {jnp.dtype(wide)}
         assert not any(x.weak_type for x in jax.tree.leaves(state))
 

@@ -7,8 +7,8 @@ import optax
 
 from meta_train.baselines import BASELINES
 from meta_train.evaluation import Protocol, baseline, evaluate
-from meta_train.evaluation.bench import STRETCHES
 from meta_train.evaluation.compare import comparisons, own_horizon
+from meta_train.evaluation.driver import STRETCHES
 from meta_train.evaluation.results import Failure
 from meta_train.evaluation.runs import Runner
 from meta_train.evaluation.store import load_evaluation
@@ -19,7 +19,7 @@ PROTOCOL = Protocol(steps=30, tuning_seeds=2, report_seeds=3)
 
 
 def stretched(tmp_path, **changes):
-    protocol = dataclasses.replace(PROTOCOL, steps=40, stretch=True, **changes)
+    protocol = dataclasses.replace(PROTOCOL, steps=40, **({"stretched": ("adamw",)} | changes))
     return evaluate({"bowl": family(noise=0.1)}, [sgd(), baseline("adamw", 3)], protocol, tmp_path)
 
 
@@ -35,6 +35,24 @@ def test_the_reference_is_stretched_by_its_leading_settings(tmp_path):
     assert pair.speed_up.most == 4
     assert [result.steps for result in own_horizon(results)] == [40, 40]
     assert load_evaluation(tmp_path)[0] == results
+
+
+def test_any_baseline_is_stretched_and_what_was_tuned_at_a_horizon_is_not_tuned_again(tmp_path):
+    protocol = dataclasses.replace(PROTOCOL, steps=40, stretched=("muon",), stretches=(0.5, 2.0))
+    muon, task = baseline("muon", 5), {"bowl": family(noise=0.1)}
+    (longer,), _ = evaluate(task, [muon], dataclasses.replace(PROTOCOL, steps=80), tmp_path)
+    results, _ = evaluate(task, [sgd(), muon], protocol, tmp_path)
+    assert [(r.optimizer, r.steps) for r in results] == [
+        ("sgd", 40),
+        ("muon", 40),
+        ("muon", 20),
+        ("muon", 80),
+    ]
+    assert [len(result.grid) for result in results[2:]] == [3, len(longer.grid)]
+    assert results[-1] == longer
+    (pair,) = comparisons(results)
+    assert pair.speed_up is not None
+    assert (pair.speed_up.least, pair.speed_up.most) == (0.5, 2.0)
 
 
 def test_a_cache_spares_a_new_folder_and_no_cache_does_not(tmp_path, monkeypatch):

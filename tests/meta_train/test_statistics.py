@@ -105,7 +105,7 @@ def twice(weights, setting, total_steps):
 
 def test_optimizers_of_known_speed_are_measured_as_that(tmp_path):
     adamw = baseline("adamw")
-    protocol = Protocol(steps=60, stretch=True)
+    protocol = Protocol(steps=60, stretched=("adamw",))
     results, _ = evaluate({"valley": valley()}, [adamw], protocol, tmp_path)
     best = Setting(*results[0].setting)
 
