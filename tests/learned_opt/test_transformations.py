@@ -65,8 +65,9 @@ def test_vmap_equals_loop(name: str) -> None:
     several = [jax.tree.map(lambda p, k=k: p * (1.0 + k), parameters()) for k in range(3)]
     stacked = jax.tree.map(lambda *ps: jnp.stack(ps), *several)
     together = jax.jit(jax.vmap(lambda p: scanned(build(name), p)[0]))(stacked)
+    tolerance = 1e-4 if name == "thrifty" else 1e-5  # rounding to bfloat16 makes more of a last bit
     for k, params in enumerate(several):
-        close(jax.tree.map(lambda p, k=k: p[k], together), run(name, params)[0])
+        close(jax.tree.map(lambda p, k=k: p[k], together), run(name, params)[0], tolerance)
 
 
 @holds("derivatives of an unroll by the meta-parameters", LEARNED, quick=())
