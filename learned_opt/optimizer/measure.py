@@ -124,7 +124,7 @@ def _moved(log: jax.Array, units: Units, tensors: TensorState) -> jax.Array:
 
 def _moments(leaf: Leaf, new: Written) -> dict[str, jax.Array]:
     """Means of products over each logical tensor, [tensors of the leaf]."""
-    mean, square = leaf.mean, new.reads.square
+    mean, square = leaf.mean, new.reads.raw_square
     if square is None or new.root is None:
         raise TypeError("a law needs a mode on g2: FLTConfig refuses configs without one")
     inverse = 1 / new.root
@@ -132,13 +132,10 @@ def _moments(leaf: Leaf, new: Written) -> dict[str, jax.Array]:
     fast, slow = reads[0], reads[min(1, len(reads) - 1)]
     whitened = jnp.clip(new.gradient * inverse, -5.0, 5.0)
     direction = jnp.zeros_like(fast) if leaf.direction is None else leaf.direction.astype(fast.dtype)
-    row_root = jnp.sqrt(mean(square))
-    if square.ndim > 2:
-        rows = jnp.mean(square, axis=-1, keepdims=True)
-        row_root = mean(jnp.broadcast_to(jnp.sqrt(rows), square.shape))
+    rows = new.reads.correction * jnp.sum(square, axis=-1) / max(1, square.shape[-1])
     return {
-        "square": mean(square),
-        "row_root": row_root,
+        "square": mean(rows),
+        "row_root": mean(jnp.sqrt(rows)),
         "fast": mean(fast * fast),
         "slow": mean(slow * slow),
         "whitened": mean(whitened * whitened),

@@ -31,7 +31,13 @@ class Reads(NamedTuple):
     """What one parameter array remembers: arrays of its shape, in the units in which the memory is kept."""
 
     gradient: tuple[jax.Array, ...]  # one array for each real or alternating mode on g, two for a complex one
-    square: jax.Array | None  # the mode on g2, None without one
+    raw_square: jax.Array | None  # the mode on g2 before its correction, None without one
+    correction: jax.Array | float = 1.0  # of `raw_square`: multiplied in late, it costs no array of its own
+
+    @property
+    def square(self) -> jax.Array | None:
+        """The mode on g2, None without one."""
+        return None if self.raw_square is None else self.raw_square * self.correction
 
 
 class Memory(Protocol):
@@ -112,29 +118,32 @@ class ModalMemory(hk.Module):
         """S <- rho S + (1 - |rho|) v for each mode."""
         new: list[jax.Array] = []
         for mode, (real, imag), beat in self._zip(slots, now, gradient.dtype):
-            value = gradient if mode.value == "g" else gradient * gradient
+            value = beat.gain * gradient
+            if mode.value == "g2":
+                value = value * gradient
             if imag is None:
-                new.append(beat.real * real + beat.gain * value)
+                new.append(beat.real * real + value)
             else:
-                new.append(beat.real * real - beat.imag * imag + beat.gain * value)
+                new.append(beat.real * real - beat.imag * imag + value)
                 new.append(beat.imag * real + beat.real * imag)
         return tuple(new)
 
     def read(self, slots: Slots, gradient: jax.Array, now: tuple["Beat", ...]) -> Reads:
         """The states, bias-corrected where the mode says so, one step ahead where it says so."""
         reads: list[jax.Array] = []
-        square = None
+        square: jax.Array | None = None
+        correction: jax.Array | float = 1.0
         for mode, (real, imag), beat in self._zip(slots, now, gradient.dtype):
+            if mode.value == "g2":
+                square, correction = real, beat.correction
+                continue
             value = real * beat.correction
             if mode.read_ahead:
                 value = beat.real * real * beat.ahead + beat.gain * gradient * beat.correction
-            if mode.value == "g2":
-                square = value
-            else:
-                reads.append(value)
-                if imag is not None:
-                    reads.append(imag * beat.correction)
-        return Reads(tuple(reads), square)
+            reads.append(value)
+            if imag is not None:
+                reads.append(imag * beat.correction)
+        return Reads(tuple(reads), square, correction)
 
     def kernels(self, lags: jax.Array) -> list[jax.Array]:
         """The mask over lags (in steps) behind each uncorrected gradient read, in the order of `read`."""

@@ -27,9 +27,8 @@ class Units(NamedTuple):
         squares of gradients of 1e30 do not overflow and those of 1e-30 do not vanish. Changing it is exact.
         """
         dtype = tensors.root_rms.dtype
-        size = [jnp.abs(leaf.gradient) for leaf in leaves]
-        largest = join(jnp.max(x, axis=within(x), initial=0) for x in size).astype(dtype)
-        average = join(leaf.mean(x) for x, leaf in zip(size, leaves, strict=True)).astype(dtype)
+        largest = join(_largest(leaf.gradient) for leaf in leaves).astype(dtype)
+        average = join(leaf.mean(jnp.abs(leaf.gradient)) for leaf in leaves).astype(dtype)
         exponent = _exponent(jnp.maximum(largest, tensors.root_rms), tensors.exponent)
         down = _power_of_two(-exponent, dtype)
         shift = _power_of_two(tensors.exponent - exponent, dtype)
@@ -39,6 +38,12 @@ class Units(NamedTuple):
     def up(self) -> jax.Array:
         """What a value in the memory's unit is multiplied by to be in the gradient's."""
         return _power_of_two(self.exponent, self.down.dtype)
+
+
+def _largest(x: jax.Array) -> jax.Array:
+    """Of the absolute values. On a CPU those would become an array if a mean needs them as well."""
+    axes = within(x)
+    return jnp.maximum(jnp.max(x, axis=axes, initial=0), -jnp.min(x, axis=axes, initial=0))
 
 
 def _exponent(size: jax.Array, previous: jax.Array) -> jax.Array:
