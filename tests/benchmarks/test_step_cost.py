@@ -31,6 +31,7 @@ def test_matrices(benchmark: ModuleType, capsys: pytest.CaptureFixture[str]) -> 
         "adamw": "8.0",
         "muon": "4.0",
         "flt": "14.0",
+        "flt, every 4th step orthogonalised": "16.0",
         "flt, not orthogonal": "14.0",
     }
     assert table["muon"]["/ muon"] == table["adamw"]["/ adamw"] == "1.00"

@@ -92,7 +92,7 @@ def test_an_unknown_suite_or_command_exits_with_2(capsys, tmp_path):
         (["--suite", "demo", "--task", "wine"], "not both"),
         (["--steps", "0"], "steps must be at least 1"),
         (["--rates", "2"], "between 3 and 9 rates"),
-        (["--speed-up", "--speed-up-over", "muon"], "speed up over muon: not evaluated"),
+        (["--speed-up", "--speed-up-over", "muon"], "speed-up over muon: not evaluated"),
         (["--speed-up", "--stretches", "0"], "stretches must be positive"),
         (["--report-seeds", "0"], "report_seeds must be at least 1"),
         (["--task", "nowhere.py:BOWL"], "no file 'nowhere.py'"),
