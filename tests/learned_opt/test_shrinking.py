@@ -114,7 +114,9 @@ def test_a_function_that_is_fitted_exactly_is_not_shrunk_away():
     def final(weights):
         return loss(trained(weights, params, lambda p, _: jax.grad(loss)(p), 500))
 
-    assert final("flt-v1") < 1e-5 < 1e-4 < final(without("overshoot"))
+    found = final("flt-v1")
+    assert found < 1e-5
+    assert 100 * found < final(without("overshoot"))
 
 
 def test_a_network_remembers_examples_that_come_one_at_a_step():
