@@ -77,8 +77,8 @@ class Bench:
         yield result, fresh
         if optimizer.name in self.protocol.stretched:
             leading = dataclasses.replace(optimizer, grid=result.leading(LEADING))
-            for stretch in self.protocol.stretches:
-                steps = max(1, round(self.steps * stretch))
+            lengths = (max(1, round(self.steps * stretch)) for stretch in self.protocol.stretches)
+            for steps in dict.fromkeys(lengths):
                 if steps != self.steps:
                     tuned = self._stored(optimizer, self._key(optimizer, steps, horizon=steps))
                     yield (tuned, False) if tuned else self._result(leading, steps)

@@ -38,7 +38,7 @@ def test_the_reference_is_stretched_by_its_leading_settings(tmp_path):
 
 
 def test_any_baseline_is_stretched_and_what_was_tuned_at_a_horizon_is_not_tuned_again(tmp_path):
-    protocol = dataclasses.replace(PROTOCOL, steps=40, stretched=("muon",), stretches=(0.5, 2.0))
+    protocol = dataclasses.replace(PROTOCOL, steps=40, stretched=("muon",), stretches=(0.5, 2.0, 2.0))
     muon, task = baseline("muon", 5), {"bowl": family(noise=0.1)}
     (longer,), _ = evaluate(task, [muon], dataclasses.replace(PROTOCOL, steps=80), tmp_path)
     results, _ = evaluate(task, [sgd(), muon], protocol, tmp_path)
