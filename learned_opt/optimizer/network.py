@@ -17,7 +17,7 @@ from learned_opt.optimizer.measure import RELATIVE_EPSILON, TINY, Written, measu
 from learned_opt.optimizer.memory import Slots, build_memory, slot_powers
 from learned_opt.optimizer.rule import ELEMENTWISE, ORTHOGONAL, Rule, Token
 from learned_opt.optimizer.units import Units
-from learned_opt.optimizer.update import blend, polar_factors, taken
+from learned_opt.optimizer.update import blend, polar_factors, remembered, taken
 
 PACKED_SIZE = 1 << 14  # leaves up to this size go through the rule together
 SMALL = 64.0  # a tensor of this size is normalised half by its own rms now, half by the running one
@@ -30,7 +30,9 @@ class Result(NamedTuple):
     updates: list[jax.Array]  # step times direction, to be subtracted; the leaves' shapes, at least float32
     slots: list[Slots]  # the new memory
     directions: list[jax.Array]  # directions before the step length; empty without a law
-    factors: list[jax.Array | None]  # polar factors; empty without a law
+    factors: list[
+        jax.Array | None
+    ]  # polar factors to be remembered; empty if they are computed at every step
     tensors: TensorState
     finite: jax.Array  # bool scalar: gradients and new state are finite
     schedule: jax.Array  # warm-up times decay, scalar
@@ -108,7 +110,7 @@ class FourierLearner(hk.Module):
             ],
             slots=[new.slots for new in written],
             directions=directions,
-            factors=factors,
+            factors=remembered(leaves, factors) if orthogonalize > 1 else [],
             tensors=tensors._replace(
                 power=power,
                 signals=decision.signals,

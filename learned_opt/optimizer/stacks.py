@@ -39,9 +39,8 @@ class Stacks:
         On a CPU this also holds them in memory, because no fusion crosses a branch: the compiler would
         otherwise repeat what made a stack in a kernel for each leaf that is cut from it.
         """
-        missing = [None] * len(leaves)
-        directions, factors = result.directions or missing, _remembered(result.factors or missing, leaves)
-        news: list[list[Any]] = [list(x) for x in (result.updates, result.slots, directions, factors)]
+        columns: Sequence[Any] = (result.updates, result.slots, result.directions, result.factors)
+        news: list[list[Any]] = [list(column) or [None] * len(leaves) for column in columns]
         for place, (group, leaf) in enumerate(zip(self.groups, leaves, strict=True)):
             if len(group) > 1:
                 new = tuple(column[place] for column in news)
@@ -85,14 +84,6 @@ class Stacks:
     def restored(self, tensors: TensorState) -> TensorState:
         """The inverse of `sorted`: the rows in leaf order."""
         return _take(tensors, np.argsort(self.rows))
-
-
-def _remembered(factors: Sequence[jax.Array | None], leaves: Sequence[Leaf]) -> list[jax.Array | None]:
-    """Those of the leaves that remember one."""
-    return [
-        None if leaf.factor is None else leaf.factor if factor is None else factor
-        for factor, leaf in zip(factors, leaves, strict=True)
-    ]
 
 
 def _likeness(leaf: Leaf) -> Hashable:

@@ -24,13 +24,19 @@ def polar_factors(
     def computed() -> list[jax.Array]:
         return orthogonalize([orthogonal[i] for i in matrices], [leaves[i].operands for i in matrices])
 
-    def remembered() -> list[jax.Array]:
+    def before() -> list[jax.Array]:
         return [leaves[i].factor.astype(orthogonal[i].dtype) for i in matrices]  # type: ignore[union-attr]
 
-    found = computed() if every <= 1 else jax.lax.cond(count % every == 0, computed, remembered)
+    found = computed() if every <= 1 else jax.lax.cond(count % every == 0, computed, before)
     for i, factor in zip(matrices, found, strict=True):
         factors[i] = factor
     return factors
+
+
+def remembered(leaves: list[Leaf], factors: Sequence[jax.Array | None]) -> list[jax.Array | None]:
+    """What each leaf remembers: its factor, or what it had if there is none."""
+    pairs = zip(leaves, factors, strict=True)
+    return [leaf.factor if factor is None else factor for leaf, factor in pairs]
 
 
 def blend(

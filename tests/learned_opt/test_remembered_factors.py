@@ -26,7 +26,7 @@ def gradients(step: int) -> dict[str, jax.Array]:
 
 
 def run(optimizer: Any, sequence: list[Any]) -> list[tuple[Any, Any, Any]]:
-    """(parameters, state, update) of each step, the first two before it."""
+    """(parameters, state, update) of each step: what was before it, and what it did; None after the last."""
     params, update, found = gradients(99), jax.jit(optimizer.update), []
     state = optimizer.init(params)
     for g in sequence:
@@ -86,7 +86,7 @@ def test_runs_side_by_side_may_be_at_different_steps() -> None:
     found, _ = jax.jit(jax.vmap(update))(*stacked)
     for place, (params, state, _) in enumerate(steps):
         expected, _ = update(params, state)
-        close(jax.tree.map(lambda x: x[place], found), expected, 1e-4)  # noqa: B023  # called at once
+        close(jax.tree.map(lambda x, place=place: x[place], found), expected, 1e-4)
 
 
 def test_it_costs_two_bytes_a_parameter() -> None:
