@@ -16,7 +16,10 @@ def _matcher(pattern: str) -> Callable[[str], bool]:
 _vector = _matcher(r"(?i:bias|scale|gain|gamma|beta|offset|shift)|^b(_|\d|$)")
 _norm = _matcher(r"(?i)(norm|(^|_)ln)(_?\d+)*(_f)?$")
 _matrix = _matcher(r"^(w|weights?|kernel|embeddings?)$|^weight_|^lora_")
-_embedding = _matcher(r"(?i)embed|(^|[^a-z])(emb|wte|wpe)([^a-z]|$)")
+_embedding = _matcher(
+    r"(?i)embed|(^|[^a-z])(emb|wte|wpe)([^a-z]|$)"
+    r"|^(tok(en)?s?|pos(ition(s|al)?)?|vocab(ulary)?|lookup|codebook)(_?(table|enc(oding)?s?))?$"
+)
 _head = _matcher(r"(?i)^(lm_?head|head|logits|classifier|readout|output_head|unembed\w*)$")
 _read = _matcher(r"(?i)^(q|k|v|query|key|value|w[qkv]|[qkv]_proj|(query|key|value)_proj)$")
 _write = _matcher(r"(?i)^(o|out|output|wo|o_proj|out_proj|output_proj)$")

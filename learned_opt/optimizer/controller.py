@@ -52,6 +52,7 @@ LAWS = {
     "shrink_law": {
         "one": -7.3,
         "matrix": 5.3,
+        "embedding": 5.0,
         "decline": -1.8,
         "spread": 2.0,
         "surprise": -8.0,

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from meta_train.evaluation import statistics, store
-from meta_train.evaluation.results import Result
+from meta_train.evaluation.results import SMALLEST_LOSS, Result
 
-SMALLEST_LOSS = 1e-7
 RESOLUTION = 10.0 ** (1 - store.DIGITS)  # of a shipped loss: what differs by less in log is equal
 
 TIE_RULE = (

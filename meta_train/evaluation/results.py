@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 from meta_train.baselines import Setting
 
+SMALLEST_LOSS = 1e-7  # what is smaller, rounding included, is as good as zero
+
 
 @dataclass(frozen=True)
 class Result:

@@ -13,6 +13,7 @@ import numpy as np
 
 from meta_train.baselines import Setting, widen
 from meta_train.evaluation.optimizers import Optimizer
+from meta_train.evaluation.results import SMALLEST_LOSS
 from meta_train.evaluation.runs import Curves, Runner
 
 DIVERGED_ABOVE = 1.2
@@ -42,12 +43,18 @@ def finals(curves: Curves) -> Finals:
     """Summarise recorded runs.
 
     Raises:
-      ValueError: if a loss is not finite before any training, which no optimizer can be blamed for.
+      ValueError: what no optimizer can be blamed for: a loss is not finite before any training, or negative.
     """
     initial, train, valid = curves.valid[:, 0], curves.train[:, -1], curves.valid[:, -1]
     if not np.isfinite(initial).all():
         raise ValueError(f"the task's loss is not finite before the first step: {initial.tolist()}")
     stable = np.isfinite(train) & np.isfinite(valid) & (train <= DIVERGED_ABOVE * initial)
+    lowest = min(initial.min(), np.min(valid, where=stable, initial=np.inf))
+    if lowest < -SMALLEST_LOSS:
+        raise ValueError(
+            f"the task's loss becomes negative ({lowest:.4g}), but losses are compared by their ratios: add "
+            "a constant to it that keeps it above zero"
+        )
     penalty = DIVERGED_COUNTS_AS * initial
     return Finals(initial, np.where(stable, train, penalty), np.where(stable, valid, penalty), ~stable)
 

@@ -82,6 +82,7 @@ def test_what_is_wrong_with_a_task_is_said_and_the_rest_goes_on(tmp_path):
         "vector": variant("vector", loss=lambda params, batch, config: params["w"]),
         "integer": variant("integer", init=lambda key, config: {"w": jnp.arange(4)}),
         "nan": nan_family(),
+        "negative": variant("negative", loss=lambda params, batch, config: jnp.sum(params["w"] ** 2) - 0.5),
         "good": bowl,
     }
 
@@ -96,6 +97,7 @@ def test_what_is_wrong_with_a_task_is_said_and_the_rest_goes_on(tmp_path):
     assert "vector.loss returns float32[4], expected one floating-point number" in reasons["vector", "sgd"]
     assert "parameter ['w'] has dtype int32" in reasons["integer", "sgd"]
     assert "not finite before the first step" in reasons["nan", "sgd"]
+    assert "loss becomes negative (-0.4" in reasons["negative", "sgd"]
     assert reasons["good", "raises"] == "RuntimeError: no such optimizer"
     assert outcome.failures[0] == Failure("signature", "raises", reasons["signature", "raises"])
 
