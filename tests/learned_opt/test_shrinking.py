@@ -135,3 +135,24 @@ def test_a_network_remembers_examples_that_come_one_at_a_step():
         for weights in ("flt-v1", without("surprise"))
     )
     assert now < 0.7 * before
+
+
+def test_tables_that_are_learned_by_heart_stay_smaller():
+    """Answers at random of 30 users about 30 items, 64 at a step: embeddings shrink, as matrices do."""
+    users, items, answers = jax.random.split(jax.random.key(0), 3)
+    liked = jnp.sign(jax.random.normal(answers, (30, 30)))
+    params = {
+        "user_embedding": 0.1 * jax.random.normal(users, (30, 8)),
+        "item_embedding": 0.1 * jax.random.normal(items, (30, 8)),
+    }
+
+    def loss(p, user, item):
+        better = (p["user_embedding"][user] * p["item_embedding"][item]).sum(-1)
+        return jax.nn.softplus(-liked[user, item] * better).mean()
+
+    def gradient(p, t):
+        return jax.grad(loss)(p, *jax.random.randint(jax.random.fold_in(answers, t), (2, 64), 0, 30))
+
+    now, before = (trained(weights, params, gradient, 1000) for weights in ("flt-v1", without("embedding")))
+    for name in params:
+        assert jnp.linalg.norm(now[name]) < 0.97 * jnp.linalg.norm(before[name])
