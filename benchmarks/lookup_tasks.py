@@ -18,23 +18,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from odd_tasks import Rows, dense, split
 from sklearn.datasets import load_breast_cancer
 
-Rows = dict[str, np.ndarray]
 MODULES = (argparse, tarfile, typing, doctest, pickle, optparse, inspect)
-
-
-def split(rows: Rows) -> tuple[Rows, Rows]:
-    """Three quarters to train on, in random order, and the rest; integers are int32, all else is float32."""
-    count = len(next(iter(rows.values())))
-    order = np.random.default_rng(0).permutation(count)
-    first, last = np.split(order, [3 * count // 4])
-    narrow = {name: x.astype(np.float32 if x.dtype.kind == "f" else np.int32) for name, x in rows.items()}
-    return {name: x[first] for name, x in narrow.items()}, {name: x[last] for name, x in narrow.items()}
-
-
-def dense(key: jax.Array, inputs: int, outputs: int) -> dict[str, jax.Array]:
-    return {"w": jax.random.normal(key, (inputs, outputs)) * (2 / inputs) ** 0.5, "b": jnp.zeros(outputs)}
 
 
 def applied(layer: dict[str, jax.Array], x: jax.Array) -> jax.Array:

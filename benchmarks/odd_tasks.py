@@ -17,7 +17,8 @@ Rows = dict[str, np.ndarray]
 
 
 def split(rows: Rows) -> tuple[Rows, Rows]:
-    """Three quarters to train on, in random order, and the rest."""
+    """Three quarters to train on, in random order, and the rest; as float32 and int32."""
+    rows = {name: x.astype(np.float32 if x.dtype.kind == "f" else np.int32) for name, x in rows.items()}
     count = len(next(iter(rows.values())))
     order = np.random.default_rng(0).permutation(count)
     first, last = np.split(order, [3 * count // 4])
@@ -78,7 +79,7 @@ class Factors:
         u, v = 5 * draw.normal(size=(100, 6)), 5 * draw.normal(size=(80, 6))
         i, j = draw.integers(0, 100, 6000), draw.integers(0, 80, 6000)
         y = (u[i] * v[j]).sum(1)
-        return split({"i": i.astype(np.int32), "j": j.astype(np.int32), "y": y.astype(np.float32)})
+        return split({"i": i, "j": j, "y": y})
 
     def init(self, key: jax.Array) -> Any:
         rows, columns = jax.random.split(key)
@@ -96,7 +97,7 @@ class RawTargets:
     def data(self) -> tuple[Rows, Rows]:
         x = np.random.default_rng(0).normal(size=(4000, 6))
         y = 500 + 100 * (np.sin(2 * x[:, 0]) + x[:, 1] * x[:, 2] + 0.5 * x[:, 3])
-        return split({"x": x.astype(np.float32), "y": y.astype(np.float32)})
+        return split({"x": x, "y": y})
 
     def init(self, key: jax.Array) -> Any:
         return network(key, 6, 64, 64, 1)
@@ -132,7 +133,7 @@ class RandomFeatures:
     def data(self) -> tuple[Rows, Rows]:
         x, labels = digits()
         features = np.cos(x @ np.random.default_rng(0).normal(size=(64, 1000)) / 16)
-        return split({"x": features.astype(np.float32), "y": labels})
+        return split({"x": features, "y": labels})
 
     def init(self, key: jax.Array) -> Any:
         return {"w": jnp.zeros((1000, 10)), "b": jnp.zeros(10)}

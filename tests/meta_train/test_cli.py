@@ -110,6 +110,14 @@ def test_a_file_without_the_task_names_those_it_has(capsys, tmp_path, own_task):
     assert "could not be imported: ZeroDivisionError" in message
 
 
+def test_a_file_may_import_its_neighbours(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "neighbour_of_own.py").write_text('CHOSEN = "adamw"')
+    (tmp_path / "own.py").write_text("from neighbour_of_own import CHOSEN")
+    assert lookup.own_or_named_baseline(f"{tmp_path / 'own.py'}:CHOSEN") == "adamw"
+    monkeypatch.delitem(sys.modules, "neighbour_of_own")
+
+
 def test_a_result_folder_that_is_a_file_is_refused(capsys, own_task, fast_weights):
     message = fails(capsys, "evaluate", "--out", str(own_task), "--weights", "x", "--task", "wine")
     assert "cannot be used as a folder" in message
