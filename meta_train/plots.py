@@ -12,7 +12,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 
 from meta_train.evaluation.compare import Comparison
-from meta_train.evaluation.results import Result
+from meta_train.evaluation.results import SMALLEST_LOSS, Result
 from meta_train.evaluation.statistics import profile
 
 # Okabe and Ito's palette, safe for the colour-blind; line styles tell lines apart without any colour.
@@ -59,7 +59,9 @@ def _profile(results: Sequence[Result], names: Sequence[str]) -> Figure:
     tasks = list(dict.fromkeys(result.task for result in results))
     losses = np.full((len(names), len(tasks)), np.nan)
     for result in results:
-        losses[names.index(result.optimizer), tasks.index(result.task)] = max(np.mean(result.valid), 1e-7)
+        losses[names.index(result.optimizer), tasks.index(result.task)] = max(
+            np.mean(result.valid), SMALLEST_LOSS
+        )
     ratios = np.geomspace(1.0, 4.0, 200)
     figure = Figure(figsize=(9, 4), layout="constrained")
     axes = figure.subplots()

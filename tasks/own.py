@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -89,10 +91,24 @@ def as_family(task: OwnTask, name: str) -> TaskFamily:
 
 
 def _source_hash(task: OwnTask) -> str:
-    """Of the file that defines the task, so that an edited one is another task."""
-    code = getattr(inspect.unwrap(task.loss), "__code__", None)
-    path = Path(code.co_filename if code else "")
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+    """Of the file that defines the task and the neighbours it imports: an edited one makes another task."""
+    loss = inspect.unwrap(task.loss)
+    code = getattr(loss, "__code__", None)
+    path = Path(code.co_filename if code else "").resolve()
+    if not path.is_file():
+        return ""
+    files = [path, *_neighbours(path, loss.__globals__.values())]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+def _neighbours(path: Path, values: Iterable[Any]) -> list[Path]:
+    """Files beside `path` that are modules among the values, or define one of them."""
+    names = {
+        value.__name__ if inspect.ismodule(value) else getattr(value, "__module__", "") for value in values
+    }
+    modules = [sys.modules.get(name) for name in names if isinstance(name, str)]
+    files = {Path(file).resolve() for module in modules if (file := getattr(module, "__file__", None))}
+    return sorted(file for file in files - {path} if file.parent == path.parent)
 
 
 def broken_family(name: str, error: Exception) -> TaskFamily:

@@ -1,5 +1,6 @@
 """The command line: what it does, what it says about mistakes, and its exit codes."""
 
+import importlib
 import re
 import sys
 import types
@@ -110,12 +111,23 @@ def test_a_file_without_the_task_names_those_it_has(capsys, tmp_path, own_task):
     assert "could not be imported: ZeroDivisionError" in message
 
 
-def test_a_file_may_import_its_neighbours(tmp_path, monkeypatch):
+@pytest.mark.parametrize("line", ["import neighbour_of_own", "from neighbour_of_own import size"])
+def test_a_file_may_import_its_neighbours_and_is_another_task_where_they_are_edited(
+    tmp_path, monkeypatch, own_task, line
+):
     monkeypatch.setattr(sys, "path", list(sys.path))
-    (tmp_path / "neighbour_of_own.py").write_text('CHOSEN = "adamw"')
-    (tmp_path / "own.py").write_text("from neighbour_of_own import CHOSEN")
-    assert lookup.own_or_named_baseline(f"{tmp_path / 'own.py'}:CHOSEN") == "adamw"
-    monkeypatch.delitem(sys.modules, "neighbour_of_own")
+    neighbour = tmp_path / "neighbour_of_own.py"
+    own_task.write_text(f"{line}\n{OWN_TASK}")
+
+    def recipe(size):
+        monkeypatch.delitem(sys.modules, neighbour.stem, raising=False)
+        neighbour.write_text(f"def size(): return {size}")
+        importlib.invalidate_caches()
+        name = f"{own_task}:Bowl"
+        return lookup.families("", [name])[name].card.recipe
+
+    assert recipe(1) == recipe(1) != recipe(10)
+    monkeypatch.delitem(sys.modules, neighbour.stem)
 
 
 def test_a_result_folder_that_is_a_file_is_refused(capsys, own_task, fast_weights):

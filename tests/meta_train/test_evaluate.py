@@ -281,9 +281,10 @@ def test_shipped_results_are_baselines_with_short_numbers(bowl, tmp_path, monkey
 def test_nothing_is_computed_where_results_are_shipped(task, steps, names, tmp_path, monkeypatch):
     monkeypatch.setattr(store, "_users", lambda: tmp_path / "no cache")
     monkeypatch.setattr(Runner, "run", lambda *_: pytest.fail("ran"))
-    stretched = ("adamw",) if task in VALIDATION else ()
+    stretched = ("adamw",) if task in VALIDATION else names if steps == 2000 else ()
+    stretches = STRETCHES if task in VALIDATION else (0.5, 2.0)
     families, baselines = {task: (VALIDATION | HELD_OUT)[task]}, [baseline(name) for name in names]
-    protocol = Protocol(steps=steps, stretched=stretched, cache=True)
+    protocol = Protocol(steps=steps, stretched=stretched, stretches=stretches, cache=True)
     results, outcome = evaluate(families, baselines, protocol, tmp_path)
     assert not outcome.failures
-    assert len(results) == len(names) + (len(STRETCHES) if stretched else 0)
+    assert len(results) == len(names) + len(stretched) * len(stretches)
