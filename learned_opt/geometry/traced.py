@@ -1,0 +1,82 @@
+"""Geometry from the program: what the loss does with each parameter, whatever it is called."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from learned_opt.geometry.auto import auto
+from learned_opt.geometry.layout import MATRICES, Geometry, Shape
+from learned_opt.geometry.program import Use, uses
+
+
+def geometry_of(loss: Callable[..., Any], params: Any, *args: Any) -> Any:
+    """The geometry of every parameter, read off what a loss does with it, for `flt_optimizer(geometry=...)`.
+
+    - What is summed over where a parameter is multiplied, or convolved, with data is an input.
+    - A table of which the data pick rows is an embedding, also where it is the last matrix as well.
+    - What `jax.lax.scan` takes one by one is a batch, and so are experts and members of an ensemble, and
+      matrices that an index picks.
+    - What is only added to data, or scales them, is a vector: it is never orthogonalised.
+
+    Where the program does not tell, names and shapes decide, as without it. Nothing is computed: the loss is
+    traced once.
+
+    Args:
+      loss: a function of the parameters and anything else; what it returns does not matter.
+      params: the parameters, or their ShapeDtypeStructs.
+      *args: its other arguments, such as a batch, or their ShapeDtypeStructs.
+
+    Returns:
+      A tree of Geometry shaped like the parameters.
+
+    >>> import jax.numpy as jnp
+    >>> params = {"context": jnp.zeros((50, 8)), "t": jnp.zeros((3, 8))}
+    >>> found = geometry_of(lambda p, word: p["context"][word] @ p["t"].T, params, jnp.zeros(4, int))
+    >>> found["context"].kind, found["t"].kind, found["t"].inputs, found["t"].outputs
+    ('embedding', 'matrix', (1,), (0,))
+    """
+    leaves, structure = jax.tree.flatten(params)
+    shapes = [tuple(leaf.shape) for leaf in leaves]
+
+    def program(leaves: list[Any], args: tuple[Any, ...]) -> Any:
+        return loss(jax.tree.unflatten(structure, leaves), *args)
+
+    found = uses(jax.make_jaxpr(program)(leaves, args), shapes)
+    rows = zip(shapes, auto(params), strict=True)
+    return jax.tree.unflatten(
+        structure, [_geometry(shape, found.get(i, []), guess) for i, (shape, guess) in enumerate(rows)]
+    )
+
+
+def _geometry(shape: Shape, found: list[Use], guess: Geometry) -> Geometry:
+    use = _decisive(found)
+    if use is None or not math.prod(shape):
+        return guess
+    batch, inputs = (tuple(sorted(set(axes))) for axes in (use.batch, use.inputs))
+    outputs = tuple(axis for axis in range(len(shape)) if axis not in batch + inputs)
+    blocks = tuple(block for block in use.blocks if block[0] not in batch)
+    if use.kind == "matrix":
+        if guess.inputs == inputs and set(batch) <= set(guess.batch) and not blocks:
+            return guess  # members of an ensemble that all see the same data look like more outputs
+        kind = guess.kind if guess.kind in MATRICES else "matrix"
+        return Geometry(kind, batch, inputs, outputs, blocks, "the program multiplies it")
+    if use.kind == "embedding" and outputs:
+        if guess.kind == "embedding" and set(guess.inputs) <= set(inputs):
+            return guess
+        return Geometry("embedding", batch, inputs, outputs, blocks, "the program looks rows up")
+    if guess.kind not in MATRICES and set(batch) <= set(guess.batch) and not blocks:
+        return guess
+    outputs = tuple(sorted(inputs + outputs))
+    kind = "vector" if outputs else "scalar"
+    return Geometry(kind, batch, (), outputs, blocks, "the program adds it, or scales by it")
+
+
+def _decisive(found: list[Use]) -> Use | None:
+    """A table is one even where it is multiplied, too, unless what is looked up are whole matrices."""
+    first = {use.kind: use for use in reversed(found)}
+    matrix, table = first.get("matrix"), first.get("embedding")
+    if matrix and table and set(table.inputs) <= set(matrix.batch):
+        return matrix
+    return table or matrix or first.get("elementwise")
