@@ -1,7 +1,7 @@
 """A learned optimizer for optax: the Fourier-Learner Transformer."""
 
 from learned_opt.config import FLTConfig, Mode
-from learned_opt.geometry import Geometry, describe
+from learned_opt.geometry import Geometry, describe, geometry_of
 from learned_opt.optimizer import untrained
 from learned_opt.optimizer.rounding import apply_updates
 from learned_opt.optimizer.transform import FLTState, diagnostics, flt_optimizer, scale_by_flt
@@ -16,6 +16,7 @@ __all__ = [
     "describe",
     "diagnostics",
     "flt_optimizer",
+    "geometry_of",
     "load_weights",
     "scale_by_flt",
     "untrained",

@@ -8,7 +8,8 @@ import jax
 
 from learned_opt.geometry.auto import auto
 from learned_opt.geometry.layout import MATRICES, Geometry, Shape
-from learned_opt.geometry.program import Use, uses
+from learned_opt.geometry.primitives import DATA, RULES
+from learned_opt.geometry.program import Part, Reader, Use, Value
 
 
 def geometry_of(loss: Callable[..., Any], params: Any, *args: Any) -> Any:
@@ -16,8 +17,8 @@ def geometry_of(loss: Callable[..., Any], params: Any, *args: Any) -> Any:
 
     - What is summed over where a parameter is multiplied, or convolved, with data is an input.
     - A table of which the data pick rows is an embedding, also where it is the last matrix as well.
-    - What `jax.lax.scan` takes one by one is a batch, and so are experts and members of an ensemble, and
-      matrices that an index picks.
+    - What `jax.lax.scan` takes one by one is a batch, and so are experts, members of an ensemble, and
+      matrices that an index picks; a matrix that is split into equal pieces is as many.
     - What is only added to data, or scales them, is a vector: it is never orthogonalised.
 
     Where the program does not tell, names and shapes decide, as without it. Nothing is computed: the loss is
@@ -43,39 +44,41 @@ def geometry_of(loss: Callable[..., Any], params: Any, *args: Any) -> Any:
     def program(leaves: list[Any], args: tuple[Any, ...]) -> Any:
         return loss(jax.tree.unflatten(structure, leaves), *args)
 
-    found = uses(jax.make_jaxpr(program)(leaves, args), shapes)
+    jaxpr = jax.make_jaxpr(program)(leaves, args).jaxpr
+    reader = Reader(shapes, RULES)
+    known = [Value((Part(i, tuple((axis,) for axis in range(len(s)))),)) for i, s in enumerate(shapes)]
+    reader.run(jaxpr, known + [DATA] * (len(jaxpr.invars) - len(shapes)))
     rows = zip(shapes, auto(params), strict=True)
-    return jax.tree.unflatten(
-        structure, [_geometry(shape, found.get(i, []), guess) for i, (shape, guess) in enumerate(rows)]
-    )
+    found = [_geometry(shape, reader.uses.get(i, []), guess) for i, (shape, guess) in enumerate(rows)]
+    return jax.tree.unflatten(structure, found)
 
 
-def _geometry(shape: Shape, found: list[Use], guess: Geometry) -> Geometry:
-    use = _decisive(found)
+def _geometry(shape: Shape, uses: list[Use], guess: Geometry) -> Geometry:
+    use = _decisive(uses)
     if use is None or not math.prod(shape):
         return guess
-    batch, inputs = (tuple(sorted(set(axes))) for axes in (use.batch, use.inputs))
-    outputs = tuple(axis for axis in range(len(shape)) if axis not in batch + inputs)
-    blocks = tuple(block for block in use.blocks if block[0] not in batch)
+    outputs = tuple(axis for axis in range(len(shape)) if axis not in use.batch + use.inputs)
+    blocks = tuple(block for block in use.blocks if block[0] not in use.batch)
+    stacked = set(use.batch) <= set(guess.batch) and not blocks  # whoever guesses may know more stacks
     if use.kind == "matrix":
-        if guess.inputs == inputs and set(batch) <= set(guess.batch) and not blocks:
+        if stacked and guess.inputs == use.inputs:
             return guess  # members of an ensemble that all see the same data look like more outputs
         kind = guess.kind if guess.kind in MATRICES else "matrix"
-        return Geometry(kind, batch, inputs, outputs, blocks, "the program multiplies it")
+        return Geometry(kind, use.batch, use.inputs, outputs, blocks, "the program multiplies it")
     if use.kind == "embedding" and outputs:
-        if guess.kind == "embedding" and set(guess.inputs) <= set(inputs):
+        if stacked and guess.kind == "embedding" and set(guess.inputs) <= set(use.inputs):
             return guess
-        return Geometry("embedding", batch, inputs, outputs, blocks, "the program looks rows up")
-    if guess.kind not in MATRICES and set(batch) <= set(guess.batch) and not blocks:
+        return Geometry("embedding", use.batch, use.inputs, outputs, blocks, "the program looks rows up")
+    if stacked and guess.kind not in MATRICES:
         return guess
-    outputs = tuple(sorted(inputs + outputs))
+    outputs = tuple(sorted(use.inputs + outputs))
     kind = "vector" if outputs else "scalar"
-    return Geometry(kind, batch, (), outputs, blocks, "the program adds it, or scales by it")
+    return Geometry(kind, use.batch, (), outputs, blocks, "the program adds it, or scales by it")
 
 
-def _decisive(found: list[Use]) -> Use | None:
+def _decisive(uses: list[Use]) -> Use | None:
     """A table is one even where it is multiplied, too, unless what is looked up are whole matrices."""
-    first = {use.kind: use for use in reversed(found)}
+    first = {use.kind: use for use in reversed(uses)}
     matrix, table = first.get("matrix"), first.get("embedding")
     if matrix and table and set(table.inputs) <= set(matrix.batch):
         return matrix
