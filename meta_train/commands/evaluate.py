@@ -13,7 +13,7 @@ from rich.progress import Progress
 from tyro.conf import UseAppendAction
 
 from meta_train.baselines import BASELINES
-from meta_train.evaluation import Optimizer, Protocol, anytime, baseline, evaluate, learned, tuned
+from meta_train.evaluation import Optimizer, Protocol, anytime, baseline, evaluate, learned, traced, tuned
 from meta_train.evaluation.driver import STRETCHES
 from meta_train.lookup import (
     NONE,
@@ -52,6 +52,9 @@ class Evaluate:
     anytime: bool = False
     """Also evaluate each of them without telling it how long the run is, as schedule-free AdamW and Prodigy
     are used."""
+    traced: bool = False
+    """Also evaluate each of them with what the task's program does with its parameters (`geometry_of`) instead
+    of what their names and shapes say."""
     suite: Literal["validation", "held_out", "demo"] | None = None
     """Which tasks: the suite that choices are made on, the one that is only reported (on a CPU without its
     tasks for a GPU), or three cheap ones of it ("demo", the default, at 300 steps)."""
@@ -154,4 +157,5 @@ class Evaluate:
         untuned = [learned(name, *weights) for name, weights in loaded.items()]
         also = [tuned(optimizer) for optimizer in untuned] if self.tuned_weights else []
         also += [anytime(optimizer) for optimizer in untuned] if self.anytime else []
+        also += [traced(optimizer) for optimizer in untuned] if self.traced else []
         return chosen, untuned + also + baselines, protocol, loaded

@@ -1,7 +1,7 @@
 """Learned optimizers against tuned baselines: runs, tuning, statistics, tables."""
 
 from meta_train.evaluation.driver import Protocol, evaluate
-from meta_train.evaluation.optimizers import Optimizer, anytime, baseline, learned, tuned
+from meta_train.evaluation.optimizers import Optimizer, anytime, baseline, learned, traced, tuned
 from meta_train.evaluation.results import Failure, Outcome, Result
 
 __all__ = [
@@ -14,5 +14,6 @@ __all__ = [
     "baseline",
     "evaluate",
     "learned",
+    "traced",
     "tuned",
 ]

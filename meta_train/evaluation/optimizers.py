@@ -18,7 +18,7 @@ import optax
 from meta_train.baselines import BASELINES, DECAYS, Baseline, Scalar, Setting
 
 PyTree = Any
-Build = Callable[[PyTree, Setting, Scalar], optax.GradientTransformation]
+Build = Callable[..., optax.GradientTransformation]
 
 MULTIPLIERS = (0.25, 0.35, 0.5, 0.71, 1.0, 1.41, 2.0, 2.83, 4.0)
 """The multipliers of its own step that a tuned learned optimizer chooses from."""
@@ -38,6 +38,7 @@ class Optimizer:
       learned: whether it is compared with the others, or is what they are compared with.
       eval_params: `(state, parameters) -> parameters` to evaluate at; None evaluates at the trained ones.
       watch: `state -> dict of arrays`, recorded along the report runs; None records nothing.
+      traced: whether `build` takes `geometry`, too: what the task's program does with the parameters.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Optimizer:
     learned: bool = False
     eval_params: Callable[[PyTree, PyTree], PyTree] | None = None
     watch: Callable[[PyTree], dict[str, jax.Array]] | None = None
+    traced: bool = False
 
     @property
     def tuned(self) -> bool:
@@ -128,6 +130,17 @@ def anytime(optimizer: Optimizer) -> Optimizer:
     )
 
 
+def traced(optimizer: Optimizer) -> Optimizer:
+    """A learned optimizer that is told what the task's program does with each parameter (`geometry_of`)."""
+    return replace(
+        optimizer,
+        name=f"{optimizer.name} traced",
+        fingerprint=f"{optimizer.fingerprint} traced",
+        build=_with_geometry(optimizer.build),
+        traced=True,
+    )
+
+
 def _source_hash(function: Callable[..., Any]) -> str:
     """Of the text that defines a factory: another factory is another optimizer, whatever its name."""
     try:
@@ -144,7 +157,9 @@ def _baseline_build(row: Baseline) -> Build:
 
 @functools.lru_cache
 def _learned_build(config: Any, extra: tuple[tuple[str, Any], ...]) -> Build:
-    def build(theta: PyTree, setting: Setting, total_steps: Scalar) -> optax.GradientTransformation:
+    def build(
+        theta: PyTree, setting: Setting, total_steps: Scalar, **more: Any
+    ) -> optax.GradientTransformation:
         from learned_opt import flt_optimizer
 
         return flt_optimizer(
@@ -152,7 +167,7 @@ def _learned_build(config: Any, extra: tuple[tuple[str, Any], ...]) -> Build:
             weights=(theta, config),
             total_steps=total_steps,
             weight_decay=setting.weight_decay,
-            **dict(extra),
+            **dict(extra) | more,
         )
 
     return build
@@ -161,6 +176,13 @@ def _learned_build(config: Any, extra: tuple[tuple[str, Any], ...]) -> Build:
 @functools.lru_cache
 def _untold(build: Build) -> Build:
     return lambda weights, setting, total_steps: build(weights, setting, float("inf"))
+
+
+@functools.lru_cache
+def _with_geometry(build: Build) -> Build:
+    return lambda weights, setting, total_steps, geometry: build(
+        weights, setting, total_steps, geometry=geometry
+    )
 
 
 def describe_key(parts: dict[str, Any]) -> str:

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from learned_opt import geometry_of
 from meta_train import devices
 from meta_train.baselines import Setting
 from meta_train.evaluation.optimizers import Optimizer
@@ -158,7 +159,9 @@ class Runner:
                 function = partial(_segment, optimizer, self.family, length)
                 program = devices.spread(function, (None,) * 4 + (0,) * 3, self.devices, donate=(6,))
             else:
-                program = devices.spread(partial(_init, optimizer), (None, None, 0, 0), self.devices)
+                program = devices.spread(
+                    partial(_init, optimizer, self.family), (None, None, 0, 0), self.devices
+                )
             self._programs[key] = program.lower(*arguments).compile()
         compiled = time.perf_counter()
         result = self._programs[key](*arguments)
@@ -192,13 +195,31 @@ def _validate(family: TaskFamily, params: PyTree, batches: PyTree, member: PyTre
 
 
 def _build(
-    optimizer: Optimizer, weights: PyTree, total: jax.Array, setting: Setting
+    optimizer: Optimizer, family: TaskFamily, weights: PyTree, total: jax.Array, setting: Setting
 ) -> optax.GradientTransformationExtraArgs:
-    return optax.with_extra_args_support(optimizer.build(weights, setting, total))
+    more = {"geometry": geometry(family)} if optimizer.traced else {}
+    return optax.with_extra_args_support(optimizer.build(weights, setting, total, **more))
 
 
-def _init(optimizer: Optimizer, weights: PyTree, total: jax.Array, setting: Setting, params: PyTree) -> State:
-    return State(params, _build(optimizer, weights, total, setting).init(params))
+def geometry(family: TaskFamily) -> PyTree:
+    """What the program of a family does with its parameters."""
+
+    def loss(params: PyTree, key: jax.Array, data: Split) -> jax.Array:
+        member = family.sample(key)
+        return family.loss(params, family.batch(key, data.train, member), member)
+
+    return geometry_of(loss, family.card.shapes(), jax.random.key(0), family.data())
+
+
+def _init(
+    optimizer: Optimizer,
+    family: TaskFamily,
+    weights: PyTree,
+    total: jax.Array,
+    setting: Setting,
+    params: PyTree,
+) -> State:
+    return State(params, _build(optimizer, family, weights, total, setting).init(params))
 
 
 def _segment(
@@ -214,7 +235,7 @@ def _segment(
     state: State,
 ) -> tuple[State, jax.Array, jax.Array, dict[str, jax.Array]]:
     """`length` steps of one run; the mean training loss on the way and the validation loss after them."""
-    transformation = _build(optimizer, weights, total, setting)
+    transformation = _build(optimizer, family, weights, total, setting)
 
     def step(state: State, t: jax.Array) -> tuple[State, jax.Array]:
         batch = family.batch(jax.random.fold_in(start.batch_key, t), data.train, start.member)
