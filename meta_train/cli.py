@@ -47,11 +47,13 @@ class Describe:
 
     task: Positional[str]
     """A task by name, or FILE.py:NAME for a TaskFamily of your own."""
+    traced: bool = False
+    """What its program does with them, instead of what their names and shapes say."""
 
     def run(self, console: Console) -> int:
         """Print the table."""
         (family,) = families("", [self.task]).values()
-        describe(console, self.task, family)
+        describe(console, self.task, family, self.traced)
         return 0
 
 

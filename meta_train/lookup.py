@@ -181,14 +181,15 @@ def list_all(console: Console, baselines: Mapping[str, Baseline]) -> None:
     console.print(weights)
 
 
-def describe(console: Console, name: str, family: TaskFamily) -> None:
-    """Print the geometry of a family's parameters."""
+def describe(console: Console, name: str, family: TaskFamily, traced: bool) -> None:
+    """Print the geometry of a family's parameters, as named or as its program says."""
     from learned_opt.geometry.table import COLUMNS, NUMBERS, rows
+    from meta_train.evaluation.runs import geometry
 
     shown = Table(title=f"parameters of {name}", title_justify="left", box=box.SIMPLE_HEAD)
     for column in COLUMNS:
         shown.add_column(column, justify="right" if column in NUMBERS else "left")
-    for row in rows(family.card.shapes()):
+    for row in rows(family.card.shapes(), geometry(family) if traced else "auto"):
         shown.add_row(*row)
     console.print(shown)
 

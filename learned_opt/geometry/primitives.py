@@ -111,16 +111,17 @@ def _squeeze(reader: Reader, equation: Any, values: list[Value]) -> list[Value]:
 
 
 def _slice(reader: Reader, equation: Any, values: list[Value]) -> list[Value]:
-    """Axes of which one entry is left are indexed."""
-    sizes = zip(equation.invars[0].aval.shape, equation.outvars[0].aval.shape, strict=True)
-    single = [axis for axis, (before, after) in enumerate(sizes) if before > 1 == after]
-    parts = (
-        part._replace(
-            axes=tuple(() if axis in single else own for axis, own in enumerate(part.axes)),
-            indexed=part.indexed + part.merged(single),
-        )
-        for part in values[0].parts
-    )
+    """Axes of which one entry is left are indexed; where they are the first part of a parameter's, blocks."""
+    before, after = (atom.aval.shape for atom in (equation.invars[0], equation.outvars[0]))
+    single = [axis for axis in range(len(before)) if before[axis] > 1 == after[axis]]
+    parts = []
+    for part in values[0].parts:
+        rest = part._replace(axes=tuple(() if i in single else own for i, own in enumerate(part.axes)))
+        there = rest.merged(range(len(after)))
+        first = [(own, i) for i in single for own in part.axes[i] if own not in part.merged(range(i))]
+        indexed = tuple(own for own in part.merged(single) if own not in there)
+        blocks = tuple((own, before[i]) for own, i in first if own in there)
+        parts.append(rest._replace(indexed=part.indexed + indexed, blocks=part.blocks + blocks))
     return [Value(tuple(parts), values[0].data)]
 
 

@@ -58,7 +58,7 @@ def _geometry(shape: Shape, uses: list[Use], guess: Geometry) -> Geometry:
     if use is None or not math.prod(shape):
         return guess
     outputs = tuple(axis for axis in range(len(shape)) if axis not in use.batch + use.inputs)
-    blocks = tuple(block for block in use.blocks if block[0] not in use.batch)
+    blocks = tuple((axis, number) for axis, number in dict(use.blocks).items() if axis not in use.batch)
     stacked = set(use.batch) <= set(guess.batch) and not blocks  # whoever guesses may know more stacks
     if use.kind == "matrix":
         if stacked and guess.inputs == use.inputs:

@@ -53,8 +53,8 @@ class Evaluate:
     """Also evaluate each of them without telling it how long the run is, as schedule-free AdamW and Prodigy
     are used."""
     traced: bool = False
-    """Also evaluate each of them with what the task's program does with its parameters (`geometry_of`) instead
-    of what their names and shapes say."""
+    """Also evaluate each of them with what the task's program does with its parameters (`geometry_of`),
+    instead of what their names and shapes say."""
     suite: Literal["validation", "held_out", "demo"] | None = None
     """Which tasks: the suite that choices are made on, the one that is only reported (on a CPU without its
     tasks for a GPU), or three cheap ones of it ("demo", the default, at 300 steps)."""

@@ -53,6 +53,14 @@ def _cut(w: Any, x: Any) -> Any:
     return [x @ part for part in jnp.split(w, 3, -1)]
 
 
+def _indexed(w: Any, x: Any) -> Any:
+    return [x @ w.reshape(8, 3, 3)[:, part] for part in range(3)]
+
+
+def _cut_twice(w: Any, x: Any) -> Any:
+    return [x @ part for half in jnp.split(w, 2, -1) for part in jnp.split(half, 2, -1)]
+
+
 def _ensemble(w: Any, x: Any) -> Any:
     return jnp.einsum("ebi,eio->ebo", jnp.stack([x, 2 * x, 3 * x, 4 * x]), w)
 
@@ -100,6 +108,9 @@ USES: dict[str, tuple[tuple[int, ...], Any, tuple[Any, ...], str]] = {
     "out of heads": ((2, 4, 5), _out_of_heads, (X,), "matrix: i i o"),
     "merged": ((2, 4, 5), lambda w, x: x @ w.reshape(8, 5), (X,), "matrix: i i o"),
     "cut into three": ((8, 9), _cut, (X,), "matrix: i o/3"),
+    "cut by indices": ((8, 9), _indexed, (X,), "matrix: i o/3"),
+    "every third": ((8, 9), lambda w, x: x @ w.reshape(8, 3, 3)[..., 0], (X,), "matrix: i o"),
+    "cut twice": ((8, 8), _cut_twice, (X,), "matrix: i o/2"),
     "joined": ((8, 3), lambda w, x: x @ jnp.concatenate([w, 2 * w], -1), (X,), "matrix: i o"),
     "masked": ((8, 3), _masked, (X, jax.random.key(0)), "matrix: i o"),
     "columns of length one": ((8, 3), _of_unit_columns, (X,), "matrix: i o"),
