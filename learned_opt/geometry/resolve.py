@@ -46,7 +46,7 @@ def resolve(geometry: GeometryLike, params: Any) -> list[Geometry]:
         raise ValueError(f"geometry={geometry!r}: expected {EXPECTED}")
     found = guessed = auto(params)
     if not isinstance(geometry, str):
-        if callable(geometry):
+        if callable(geometry) and jax.tree_util.all_leaves([geometry]):  # no module, whose call is its own
             given = [geometry(path, leaf) for path, leaf in zip(paths, arrays, strict=True)]
         else:
             given = _flat(geometry, params)

@@ -3,11 +3,13 @@
 from collections.abc import Callable
 from typing import Any
 
+import equinox as eqx
 import haiku as hk
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from learned_opt import flt_optimizer, geometry_of
 from learned_opt.geometry.table import rows
@@ -170,6 +172,39 @@ def test_haiku_modules() -> None:
     model = hk.without_apply_rng(hk.transform(network))
     params = jax.eval_shape(model.init, jax.random.key(0), IDS)
     assert roles(params, geometry_of(model.apply, params, IDS)) == roles(params)
+
+
+def test_equinox_modules() -> None:
+    class Model(eqx.Module):
+        cell: eqx.nn.GRUCell
+        head: eqx.nn.Linear
+
+        def __call__(self, x: jax.Array) -> jax.Array:
+            return self.head(jax.lax.scan(lambda h, x: (self.cell(x, h), None), jnp.zeros(5), x)[0])
+
+    keys = jax.random.split(jax.random.key(0))
+    model = Model(eqx.nn.GRUCell(8, 5, key=keys[0]), eqx.nn.Linear(5, 3, key=keys[1]))
+    params, rest = eqx.partition(model, eqx.is_inexact_array)
+    found = geometry_of(lambda p, x: eqx.combine(p, rest)(x), params, X)
+    assert roles(params, found) == roles(params)
+    flt_optimizer(geometry=found).init(params)  # modules are trees, although they can be called
+
+
+def test_flax_modules() -> None:
+    class Model(nnx.Module):
+        def __init__(self, rngs: nnx.Rngs):
+            self.conv = nnx.Conv(1, 8, (3, 3), rngs=rngs)
+            self.attention = nnx.MultiHeadAttention(2, 8, decode=False, rngs=rngs)
+            self.norm = nnx.LayerNorm(8, rngs=rngs)
+            self.dropout = nnx.Dropout(0.5, rngs=rngs)
+
+        def __call__(self, x: jax.Array) -> jax.Array:
+            x = self.conv(x[:, :, None, None]).reshape(6, -1, 8)
+            return self.dropout(self.norm(self.attention(x)))
+
+    graph, params, rest = nnx.split(Model(nnx.Rngs(0)), nnx.Param, ...)
+    found = geometry_of(lambda p, rest, x: nnx.merge(graph, p, rest)(x), params, rest, X)
+    assert roles(params, found) == roles(params)
 
 
 LAYOUTS = [

@@ -66,3 +66,8 @@ def test_help_explains_every_flag_with_its_default():
     ):
         assert flag in shown
     assert shown.lower().count("default") >= 9
+
+
+def test_describe_can_ask_the_program(capsys):
+    assert cli.main(["describe", "ratings", "--traced"]) == 0
+    assert "the program looks rows up" in capsys.readouterr().out
