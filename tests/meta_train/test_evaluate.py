@@ -35,7 +35,7 @@ SHIPPED = [  # None: the steps on the card
     *((task, None, tuple(BASELINES)) for task in VALIDATION),
     *((task, 1000, tuple(BASELINES)) for task in HELD_OUT),
     *((task, 500, ("adamw", "muon")) for task in HELD_OUT),
-    *((task, 2000, ("adamw", "muon")) for task in HELD_OUT if task != "bible_large"),
+    *((task, 2000, ("adamw", "muon")) for task in HELD_OUT),
 ]
 
 
