@@ -1,12 +1,13 @@
 """Geometry from names and shapes, as Flax, Haiku, Equinox and plain dicts have them."""
 
+from dataclasses import replace
 from typing import Any
 
 import jax
 
-from learned_opt.geometry.layout import Geometry, Kind
+from learned_opt.geometry.layout import Geometry, Kind, Shape
 from learned_opt.geometry.leaves import Leaf
-from learned_opt.geometry.stacking import unstack
+from learned_opt.geometry.stacking import is_ensemble, unstack
 
 Roles = tuple[Kind, tuple[int, ...], tuple[int, ...], tuple[int, ...], str]
 
@@ -20,6 +21,7 @@ def auto(params: Any) -> list[Geometry]:
     - Attention with separate heads, as in Flax: (in, heads, size) for query, key and value, and (heads, size,
       out) for the output, if their sizes agree.
     - All other leaves of three axes and more are batches of matrices (in, out).
+    - If the whole tree is stacked, and not as layers are, it is an ensemble.
 
     Args:
       params: the parameters, or their ShapeDtypeStructs.
@@ -33,7 +35,20 @@ def auto(params: Any) -> list[Geometry]:
     paths = jax.tree_util.tree_flatten_with_path(params)[0]
     leaves = unstack({i: Leaf.of(path, leaf.shape) for i, (path, leaf) in enumerate(paths)})
     context = _Context(list(leaves.values()))
-    return [_geometry(leaves[i], context) for i in range(len(paths))]
+    found = [_geometry(leaves[i], context) for i in range(len(paths))]
+    shapes = [leaf.shape for _, leaf in paths]
+    if is_ensemble(list(leaves.values())) and not _fits_itself(found, shapes):
+        members = shapes[0][found[0].batch[0]]
+        return [replace(one, members=members) for one in found]
+    return found
+
+
+def _fits_itself(found: list[Geometry], shapes: list[Shape]) -> bool:
+    """Whether the matrices read as many numbers as others of them write, so that they may be layers."""
+    matrices = [(one, shape) for one, shape in zip(found, shapes, strict=True) if one.kind == "matrix"]
+    read = {shape[one.inputs[-1]] for one, shape in matrices}
+    written = {shape[one.outputs[-1]] for one, shape in matrices}
+    return len(matrices) == len([one for one in found if one.inputs]) and read <= written
 
 
 class _Context:

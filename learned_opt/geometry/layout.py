@@ -29,6 +29,8 @@ class Geometry:
       blocks: pairs (axis, number): this input or output axis holds so many logical tensors one after the
         other, such as ((1, 3),) for q, k and v fused into one matrix (d, 3d).
       reason: why, in a few words, for `describe`.
+      members: of how many networks that do not see each other, as in an ensemble, these are the logical
+        tensors: they make none deeper.
 
     >>> import jax.numpy as jnp
     >>> fused = Geometry("matrix", batch=(0,), inputs=(1,), outputs=(2,), blocks=((2, 3),))  # 12 layers
@@ -42,6 +44,7 @@ class Geometry:
     outputs: tuple[int, ...]
     blocks: tuple[tuple[int, int], ...] = ()
     reason: str = "given"
+    members: int = 1
 
     def view_shape(self, shape: Shape) -> Shape:
         """Shape of `view`: (count, rows, columns), or (count, size) for vectors and scalars."""
@@ -88,8 +91,8 @@ class Geometry:
         """Checks that this describes a leaf of the given shape.
 
         Raises:
-          ValueError: an unknown kind, axes named twice, missed or not there, axes that the kind has not, or
-            blocks that do not divide their axis.
+          ValueError: an unknown kind, axes named twice, missed or not there, axes that the kind has not,
+            blocks that do not divide their axis, or members that do not divide the tensors.
         """
         if self.kind not in get_args(Kind):
             raise ValueError(f"the kind must be one of {', '.join(get_args(Kind))}")
@@ -113,6 +116,8 @@ class Geometry:
                 raise ValueError(f"blocks need an input or output axis each, and not axis {axis} twice")
             if number < 1 or shape[axis] % number:
                 raise ValueError(f"axis {axis} of size {shape[axis]} is not divided by {number} blocks")
+        if self.members < 1 or self.count(shape) % self.members:
+            raise ValueError(f"{self.count(shape)} logical tensors are not divided by {self.members} members")
 
     def _plan(self, shape: Shape) -> "_Plan":
         split: list[int] = []

@@ -53,6 +53,7 @@ class Use(NamedTuple):
     batch: Axes
     inputs: Axes = ()
     blocks: Blocks = ()
+    scanned: Axes = ()
 
 
 class Reader:
@@ -142,7 +143,7 @@ class Reader:
         batch: Sequence[int] | set[int],
         inputs: Sequence[int] | set[int] = (),
     ) -> None:
-        use = Use(kind, tuple(sorted(batch)), tuple(sorted(inputs)), part.blocks)
+        use = Use(kind, tuple(sorted(batch)), tuple(sorted(inputs)), part.blocks, part.scanned)
         self.uses.setdefault(part.leaf, []).append(use)
 
 

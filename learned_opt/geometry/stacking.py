@@ -2,9 +2,11 @@
 
 import re
 from collections import defaultdict
+from itertools import takewhile
 
 from learned_opt.geometry.leaves import Leaf
 
+_LAYERS = re.compile(r"(?i)scan|stack|repeat|(layers|blocks)$|^h$")
 _STACK = re.compile(r"(?i)scan|stack|vmap|repeat|ensemble|expert|(layers|blocks)$|^h$")
 
 
@@ -27,6 +29,16 @@ def unstack(leaves: dict[int, Leaf], depth: int = 0) -> dict[int, Leaf]:
     return direct | {
         place: leaf for child in children.values() for place, leaf in unstack(child, depth + 1).items()
     }
+
+
+def is_ensemble(leaves: list[Leaf]) -> bool:
+    """Whether all leaves are stacked along one axis, and not under a name that layers have."""
+    if not all(leaf.stacked for leaf in leaves):
+        return False
+    common = zip(*(leaf.names[:-1] for leaf in leaves), strict=False)
+    names = [level[0] for level in takewhile(lambda level: len(set(level)) == 1, common)]
+    sizes = {(leaf.stacks[0], leaf.shape[leaf.stacked[0]]) for leaf in leaves}
+    return len(sizes) == 1 and not any(map(_LAYERS.search, names))
 
 
 def _stacked_axis(leaves: list[Leaf], node: str, depth: int) -> int | None:

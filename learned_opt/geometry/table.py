@@ -19,7 +19,8 @@ def rows(params: Any, geometry: GeometryLike = "auto") -> list[tuple[str, ...]]:
     for (path, leaf), found in zip(leaves, resolve(geometry, params), strict=True):
         numbers = map(str, (*found.fans(leaf.shape), found.count(leaf.shape)))
         size = "x".join(map(str, leaf.shape)) or "-"
-        table.append((path_name(path), size, found.kind, _axes(found), *numbers, found.reason))
+        reason = f"{found.reason}: {found.members} members" if found.members > 1 else found.reason
+        table.append((path_name(path), size, found.kind, _axes(found), *numbers, reason))
     return table
 
 

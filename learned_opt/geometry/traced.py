@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -48,15 +49,22 @@ def geometry_of(loss: Callable[..., Any], params: Any, *args: Any) -> Any:
     reader = Reader(shapes, RULES)
     known = [Value((Part(i, tuple((axis,) for axis in range(len(s)))),)) for i, s in enumerate(shapes)]
     reader.run(jaxpr, known + [DATA] * (len(jaxpr.invars) - len(shapes)))
-    rows = zip(shapes, auto(params), strict=True)
-    found = [_geometry(shape, reader.uses.get(i, []), guess) for i, (shape, guess) in enumerate(rows)]
+    guesses = auto(params)
+    uses = [reader.uses.get(i, []) for i in range(len(shapes))]
+    pairs = [(guess, use) for guess, own in zip(guesses, uses, strict=True) for use in own]
+    layers = any(set(guess.batch[:1]) & set(use.scanned) for guess, use in pairs)  # no members of an ensemble
+    found = [_geometry(*each, layers) for each in zip(shapes, uses, guesses, strict=True)]
     return jax.tree.unflatten(structure, found)
 
 
-def _geometry(shape: Shape, uses: list[Use], guess: Geometry) -> Geometry:
+def _geometry(shape: Shape, uses: list[Use], guess: Geometry, layers: bool) -> Geometry:
     use = _decisive(uses)
-    if use is None or not math.prod(shape):
-        return guess
+    one = guess if use is None or not math.prod(shape) else _used(shape, use, guess)
+    ensemble = guess.members > 1 and not layers and guess.batch[:1] == one.batch[:1]
+    return replace(one, members=guess.members if ensemble else 1)
+
+
+def _used(shape: Shape, use: Use, guess: Geometry) -> Geometry:
     outputs = tuple(axis for axis in range(len(shape)) if axis not in use.batch + use.inputs)
     blocks = tuple((axis, number) for axis, number in dict(use.blocks).items() if axis not in use.batch)
     stacked = set(use.batch) <= set(guess.batch) and not blocks  # whoever guesses may know more stacks

@@ -75,6 +75,7 @@ class Leaf(NamedTuple):
     factor: jax.Array | None = None  # the last polar factor, where that is not computed at every step
     operands: jnp.dtype | None = None  # what a GPU rounds to where it multiplies matrices; None: nothing
     shape: Shape | None = None  # of the user's array, if that holds one tensor, its entries in this order
+    members: int = 1  # of an ensemble, whose tensors these are
 
     @property
     def tensors(self) -> int:

@@ -223,13 +223,14 @@ def static_features(leaves: list[Leaf]) -> np.ndarray:
     matrix = per_tensor(leaves, lambda leaf: float(leaf.is_matrix))
     fan_in = per_tensor(leaves, lambda leaf: math.log(max(leaf.fans[0], 1) / 32) / 2)
     fan_out = per_tensor(leaves, lambda leaf: math.log(max(leaf.fans[1], 1) / 32) / 2)
+    depth = per_tensor(leaves, lambda leaf: leaf.is_matrix / leaf.members).sum()
     columns = {
         "one": np.ones_like(matrix),
         "matrix": matrix,
         "embedding": per_tensor(leaves, lambda leaf: float(leaf.kind == "embedding")),
         "fan_in": matrix * fan_in,
         "fan_out": matrix * fan_out,
-        "depth": np.full_like(matrix, math.log(max(matrix.sum(), 1.0) / 4) / 2),
+        "depth": np.full_like(matrix, math.log(max(depth, 1.0) / 4) / 2),
     }
     return np.stack([columns[name] for name in STATIC_FEATURES], axis=-1)
 

@@ -87,15 +87,17 @@ class Stacks:
 
 
 def _likeness(leaf: Leaf) -> Hashable:
-    return leaf.param.shape[1:], leaf.param.dtype, leaf.kind, leaf.operands
+    return leaf.param.shape[1:], leaf.param.dtype, leaf.kind, leaf.operands, leaf.members
 
 
 def _stack(leaves: list[Leaf]) -> Leaf:
     if len(leaves) == 1:
         return leaves[0]
-    arrays = [leaf._replace(kind=None, operands=None, shape=None) for leaf in leaves]  # type: ignore[arg-type]
+    bare = {"kind": None, "operands": None, "shape": None, "members": None}
+    arrays = [leaf._replace(**bare) for leaf in leaves]  # type: ignore[arg-type]
     stack: Leaf = jax.tree.map(lambda *parts: jnp.concatenate(parts), *arrays)
-    return stack._replace(kind=leaves[0].kind, operands=leaves[0].operands)
+    first = leaves[0]
+    return stack._replace(kind=first.kind, operands=first.operands, members=first.members)
 
 
 def _take(tensors: TensorState, rows: np.ndarray) -> TensorState:

@@ -275,7 +275,7 @@ def _leaves(
         operands = jnp.dtype(jnp.bfloat16) if p.dtype.itemsize < 4 else None
         shape = p.shape if geometry.is_reshape(p.shape) else None
         own = arrays[0], arrays[1], tuple(arrays[2:]), direction, geometry.kind
-        leaves.append(Leaf(*own, factor=factor, operands=operands, shape=shape))
+        leaves.append(Leaf(*own, factor, operands, shape, geometry.members))
     return leaves
 
 
