@@ -68,6 +68,7 @@ def test_help_explains_every_flag_with_its_default():
     assert shown.lower().count("default") >= 9
 
 
-def test_describe_can_ask_the_program(capsys):
+def test_describe_can_ask_the_program(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "200")
     assert cli.main(["describe", "ratings", "--traced"]) == 0
     assert "the program looks rows up" in capsys.readouterr().out
