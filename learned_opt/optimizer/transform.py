@@ -80,7 +80,7 @@ def flt_optimizer(
       shrink: multiplier of the learned shrinking. 1.0 is as learned; 0 is for what must be fitted exactly and
         has no noise to be remembered, such as coordinate networks.
       geometry: what the leaves are: "auto", a function (path, leaf) -> Geometry, or a pytree of Geometry or
-        of optax's `MuonDimensionNumbers`. See `describe`, and docs/geometry.md.
+        of optax's `MuonDimensionNumbers`. See `describe`, `geometry_of` and docs/geometry.md.
       orthogonalize: every how many steps the direction of matrices is orthogonalised; between, the last such
         direction is taken again, for 2 bytes a parameter. False: never, cheaper steps and a weaker optimizer.
       state_dtype: None keeps the memory in float32; "bfloat16" halves it, rounding stochastically.
