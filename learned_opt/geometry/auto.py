@@ -44,11 +44,16 @@ def auto(params: Any) -> list[Geometry]:
 
 
 def _fits_itself(found: list[Geometry], shapes: list[Shape]) -> bool:
-    """Whether the matrices read as many numbers as others of them write, so that they may be layers."""
+    """Whether the matrices read as many numbers as others of them write, so that they may be layers.
+
+    What has an embedding or a head is a whole network.
+    """
+    if any(one.kind in ("embedding", "head") for one in found):
+        return False
     matrices = [(one, shape) for one, shape in zip(found, shapes, strict=True) if one.kind == "matrix"]
     read = {shape[one.inputs[-1]] for one, shape in matrices}
     written = {shape[one.outputs[-1]] for one, shape in matrices}
-    return len(matrices) == len([one for one in found if one.inputs]) and read <= written
+    return read <= written
 
 
 class _Context:

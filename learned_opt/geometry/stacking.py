@@ -6,8 +6,9 @@ from itertools import takewhile
 
 from learned_opt.geometry.leaves import Leaf
 
-_LAYERS = re.compile(r"(?i)scan|stack|repeat|(layers|blocks)$|^h$")
-_STACK = re.compile(r"(?i)scan|stack|vmap|repeat|ensemble|expert|(layers|blocks)$|^h$")
+_LAYER_NAMES = "scan|stack|repeat|(layers|blocks)$|^h$"
+_LAYERS = re.compile(f"(?i){_LAYER_NAMES}")
+_STACK = re.compile(f"(?i)vmap|ensemble|expert|{_LAYER_NAMES}")
 
 
 def unstack(leaves: dict[int, Leaf], depth: int = 0) -> dict[int, Leaf]:

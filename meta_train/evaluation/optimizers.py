@@ -122,23 +122,17 @@ def tuned(optimizer: Optimizer) -> Optimizer:
 
 def anytime(optimizer: Optimizer) -> Optimizer:
     """A learned optimizer that is not told how long the run is."""
-    return replace(
-        optimizer,
-        name=f"{optimizer.name} anytime",
-        fingerprint=f"{optimizer.fingerprint} anytime",
-        build=_untold(optimizer.build),
-    )
+    return _variant(optimizer, "anytime", _untold(optimizer.build))
 
 
 def traced(optimizer: Optimizer) -> Optimizer:
     """A learned optimizer that is told what the task's program does with each parameter (`geometry_of`)."""
-    return replace(
-        optimizer,
-        name=f"{optimizer.name} traced",
-        fingerprint=f"{optimizer.fingerprint} traced",
-        build=_with_geometry(optimizer.build),
-        traced=True,
-    )
+    return replace(_variant(optimizer, "traced", _with_geometry(optimizer.build)), traced=True)
+
+
+def _variant(optimizer: Optimizer, name: str, build: Build) -> Optimizer:
+    fingerprint = f"{optimizer.fingerprint} {name}"
+    return replace(optimizer, name=f"{optimizer.name} {name}", fingerprint=fingerprint, build=build)
 
 
 def _source_hash(function: Callable[..., Any]) -> str:

@@ -12,11 +12,11 @@ import pytest
 from rich.console import Console
 
 from meta_train.baselines import BASELINES, Setting
-from meta_train.evaluation import Optimizer, Protocol, anytime, baseline, evaluate, store, traced
+from meta_train.evaluation import Optimizer, Protocol, baseline, evaluate, store
 from meta_train.evaluation.compare import compare, comparisons, steps_to, summarise
 from meta_train.evaluation.driver import STRETCHES
 from meta_train.evaluation.results import Outcome
-from meta_train.evaluation.runs import Runner, geometry
+from meta_train.evaluation.runs import Runner
 from meta_train.evaluation.store import Store
 from meta_train.evaluation.table import (
     CSV_COLUMNS,
@@ -26,7 +26,7 @@ from meta_train.evaluation.table import (
     write_markdown,
 )
 from meta_train.plots import figures, look
-from tasks.suites import HELD_OUT, META_TRAIN, VALIDATION
+from tasks.suites import HELD_OUT, VALIDATION
 
 from .fakes import broken_family, family, nan_family, sgd
 
@@ -249,36 +249,6 @@ def test_every_pair_has_a_look_of_its_own_in_the_summary(bowl):
     (axes,) = figures(bowl, pairs)["summary"].axes
     handles, _ = axes.get_legend_handles_labels()
     assert len({(line.get_color(), line.get_marker()) for line in handles}) == 9
-
-
-def test_an_anytime_optimizer_is_not_told_the_length_of_its_run():
-    told = []
-    plain = sgd(name="learned")
-    plain = dataclasses.replace(plain, build=lambda _, setting, steps: told.append(steps))
-    one, again = anytime(plain), anytime(plain)
-    one.build((), Setting(), 30)
-    assert told == [np.inf]
-    assert one.build is again.build  # so that they share programs
-    assert (one.name, one.learned) == ("learned anytime", True)
-    assert one.fingerprint != plain.fingerprint
-
-
-def test_a_traced_optimizer_is_told_what_the_program_does():
-    given = []
-
-    def build(_, setting, steps, geometry="auto"):
-        given.append(geometry)
-        return optax.sgd(setting.rate)
-
-    plain = dataclasses.replace(sgd(name="learned"), build=build)
-    one, again = traced(plain), traced(plain)
-    for optimizer in (plain, one):
-        Runner(family(), 10, 1).run(optimizer, [(0, Setting(1.0))])
-    assert given[0] == "auto"
-    assert given[-1]["w"].kind == "vector"
-    assert geometry(META_TRAIN["ratings"])["rows"]["bias"].kind == "embedding"  # named like a vector
-    assert one.build is again.build  # so that they share programs
-    assert (one.name, one.learned) == ("learned traced", True)
 
 
 def test_shipped_results_are_baselines_with_short_numbers(bowl, tmp_path, monkeypatch):
